@@ -1,0 +1,717 @@
+"""The gate: policy and approval. It decides whether a call runs, asks or is refused, and runs what was approved, once.
+
+An approval is on record before anybody is asked; an attempt is on record before the first byte leaves. States move by
+compare-and-set, so a double click, a second process or a restart finds nothing left to run.
+"""
+
+import asyncio
+import getpass
+import hashlib
+import os
+import re
+import secrets
+import time
+import unicodedata
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+from agent.domain import Json, Risk
+from agent.errors import ApiError, ApiRateLimited, ApiRefused, ApiUnreachable, DecisionRefused, InvalidCall
+from agent.journal import Approval, Attempt, Decision, Journal, Transaction, make_owner
+from agent.operations import (
+    HORIZON,
+    AddCampaignAudience,
+    Operation,
+    Reading,
+    RemoveCampaignAudienceClient,
+    SendCampaign,
+    parse,
+)
+from agent.platica import Permit, Platica
+from agent.preview import Context, Hopeless, Preview, Previewer, differences
+from agent.settings import Settings
+
+START_WITHIN = 120.0
+"""Seconds between approval and start; later it is expired, never resumed."""
+MARGIN = 10.0
+"""Seconds after an attempt's deadline before anybody else may call it unknown."""
+LATE = 5.0
+"""Seconds between the attempt's record and its first byte."""
+_HOUR = 3600.0
+_TRIES = 3
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who, from where it can't be typed: kind "os" (uid), "slack" (team and user), "mcp" (authenticated client)."""
+
+    kind: str
+    id: str
+    name: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}:{self.id}"
+
+    @classmethod
+    def os_user(cls) -> "Identity":
+        try:
+            name = getpass.getuser()
+        except (KeyError, OSError):
+            name = ""
+        return cls("os", str(os.getuid()) if hasattr(os, "getuid") else name, name)
+
+
+class Kind(StrEnum):
+    """How a tool call ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    DENIED = "denied"
+    EXPIRED = "expired"
+    SUPERSEDED = "superseded"
+    DRIFTED = "drifted"
+    REFUSED = "refused"
+    INVALID = "invalid"
+    NOT_RUN = "not_run"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The one answer of a tool call. `data` fills its words, `result` is the API's own answer, whole."""
+
+    kind: Kind
+    tool: str
+    data: Mapping[str, Json] = field(default_factory=dict)
+    result: Json = None
+
+    def dump(self) -> dict[str, Json]:
+        return {"kind": self.kind.value, "tool": self.tool, "data": dict(self.data), "result": self.result}
+
+    @classmethod
+    def load(cls, stored: Mapping[str, Any]) -> "Outcome":
+        return cls(Kind(stored["kind"]), stored["tool"], stored["data"], stored["result"])
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A parsed tool call with the id that its answer needs."""
+
+    call_id: str
+    operation: Operation
+
+
+class Gate:
+    """One gate for one API key. `clock` is the database's clock as Unix seconds; None means the real one."""
+
+    def __init__(
+        self, settings: Settings, platica: Platica, journal: Journal, *, clock: Callable[[], float] | None = None
+    ) -> None:
+        self._settings, self._platica, self._journal = settings, platica, journal
+        self._clock = clock or time.time
+        self._previewer = Previewer(platica, settings)
+
+    def reading(self) -> Reading:
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        return Reading(now, self._settings.zone, self._settings.country)
+
+    def _target(self, operation: Operation) -> str:
+        subject = operation.campaign or "(new)"
+        return f"{self._platica.base_url} {self._platica.workspace or '-'} {subject}"
+
+    # Policy.
+
+    def refuse(self, operation: Operation) -> Outcome | None:
+        """What is never run here, approval or not."""
+        if operation.risk is not Risk.READ and self._settings.read_only:
+            return Outcome(Kind.REFUSED, operation.tool(), {"code": "read_only"})
+        return None
+
+    def _asks(self, operation: Operation, tx: Transaction) -> bool:
+        """Whether a call that isn't a read needs a person. Everything but a small plain write does."""
+        if operation.risk is not Risk.WRITE or self._settings.confirm == "writes":
+            return True
+        if operation.campaign is None:
+            return False
+        target, now = self._target(operation), tx.now()
+        ahead = tx.attempts(target=target, tool=SendCampaign.tool(), states=("started", "done", "unknown"))
+        if any(send.last_date is not None and send.last_date > now for send in ahead):
+            return True
+        if not isinstance(operation, AddCampaignAudience):
+            return False
+        recent = tx.attempts(
+            target=target, tool=operation.tool(), since=now - _HOUR, states=("started", "done", "unknown")
+        )
+        return _size(operation) + sum(attempt.size for attempt in recent) > self._settings.confirm_audience_over
+
+    # Plain writes: run at once where policy lets them, on record all the same.
+
+    async def write(self, call: Pending, *, conversation: str, by: Identity) -> Outcome | None:
+        """Runs a write that nobody needs to approve. None: it needs a person."""
+        owner, target = make_owner(), self._target(call.operation)
+        attempt = self._attempt(call, f"write:{conversation}", conversation, by.key)
+
+        def begin(tx: Transaction) -> str:
+            if tx.call_attempt(attempt.approval, call.call_id) is not None:
+                return "found"
+            if self._asks(call.operation, tx):
+                return "asks"
+            if not tx.lock(target, owner, self._hold()):
+                return "busy"
+            tx.attempt(attempt)
+            return "go"
+
+        for _ in range(100):
+            answer = await self._journal.write(begin)
+            if answer != "busy":
+                break
+            await asyncio.sleep(0.1)
+        match answer:
+            case "asks":
+                return None
+            case "found":
+                return await self._judge_attempt(attempt.approval, call)
+            case "go":
+                work = self._perform(call.operation, attempt, None, owner)
+                return await _shielded(work)
+        return Outcome(Kind.FAILED, call.operation.tool(), {"text": "another change of this campaign is under way"})
+
+    async def written(self, call: Pending, *, conversation: str) -> Outcome | None:
+        """How a write that was begun earlier ended; None when it never was."""
+        key = f"write:{conversation}"
+        if await self._journal.read(lambda tx: tx.call_attempt(key, call.call_id)) is None:
+            return None
+        return await self._judge_attempt(key, call)
+
+    # Asking.
+
+    async def propose(
+        self,
+        calls: Sequence[Pending],
+        *,
+        conversation: str,
+        by: Identity,
+        before: Preview | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Approval | Outcome:
+        """Puts a risky call on record as pending, with everything that is bound. Nobody has been asked yet.
+
+        `before` is the preview that was approved and has drifted. An Outcome means that there is nothing to ask.
+        """
+        tool = calls[0].operation.tool()
+        try:
+            settled = [await self._previewer.settle(call.operation) for call in calls]
+            context = await self._context(settled[0], progress=progress)
+            preview = await self._previewer.preview(settled, context)
+        except Hopeless as hopeless:
+            return Outcome(Kind.REFUSED, tool, {"code": hopeless.code, **hopeless.data})
+        except ApiError as error:
+            return failed(tool, error)
+        if before is not None:
+            preview = replace(preview, drift=differences(before, preview))
+        bound = [{"id": c.call_id, "arguments": o.arguments()} for c, o in zip(calls, settled, strict=True)]
+
+        def store(tx: Transaction) -> Approval:
+            now = tx.now()
+            approval = Approval(
+                id=secrets.token_urlsafe(9).replace("-", "a").replace("_", "b"),
+                conversation=conversation,
+                tool=tool,
+                calls=bound,
+                arguments_sha256=_digest(settled),
+                preview=preview.dump(),
+                fingerprint=preview.fingerprint,
+                base_url=self._platica.base_url,
+                workspace=self._platica.workspace or "",
+                key_id=self._settings.key_id,
+                requested_by=by.key,
+                deciders=("os",) if by.kind == "os" else (by.kind, "os"),
+                requested_at=now,
+                expires_at=now + self._settings.approval_ttl,
+                state="pending",
+            )
+            tx.propose(approval)
+            return approval
+
+        return await self._journal.write(store)
+
+    async def _context(self, operation: Operation, **more: Any) -> Context:
+        """Earlier attempts on the same campaign, and sends of the same template, within the horizon."""
+        target = self._target(operation)
+        scope = target.rpartition(" ")[0]
+
+        def find(tx: Transaction) -> Context:
+            now = tx.now()
+            # A scheduled send counts from its dates, which may lie far from when it was asked for.
+            sends = tx.attempts(target=target, tool=SendCampaign.tool())
+            earlier = [a for a in sends if max(a.started_at, a.last_date or 0.0) >= now - HORIZON.total_seconds()]
+            since = now - HORIZON.total_seconds()
+            wide = tx.attempts(tool=SendCampaign.tool(), since=since, states=("started", "done", "unknown"))
+            same = [a for a in wide if a.target.startswith(scope + " ") and a.target != target]
+            return Context(datetime.fromtimestamp(now, UTC), earlier, same, **more)
+
+        return await self._journal.read(find)
+
+    # Deciding.
+
+    async def decide(
+        self,
+        approval_id: str,
+        decision: str,
+        *,
+        by: Identity,
+        confirm: str | None = None,
+        reason: str | None = None,
+        interactive: bool = True,
+    ) -> Approval:
+        """Records a person's decision. Anything but "approve" is a no. Raises DecisionRefused with why nothing moved."""
+        approval = await self._journal.read(lambda tx: tx.approval(approval_id))
+        if approval is None:
+            raise DecisionRefused("unknown", approval=approval_id)
+        approval = await self.settle(approval)
+        if approval.state != "pending":
+            raise DecisionRefused(_why(approval.state), approval=approval_id, state=approval.state)
+        if by.kind not in approval.deciders:
+            raise DecisionRefused("not_entitled", approval=approval_id)
+        if not self._same_target(approval):
+            raise DecisionRefused("other_target", approval=approval_id, base_url=approval.base_url)
+        approve = decision == "approve"
+        if approve and not interactive and not self._settings.allow_noninteractive_approve:
+            raise DecisionRefused("not_interactive", approval=approval_id)
+        if approve:
+            self._check_confirmation(approval, confirm)
+        record = Decision(approval_id, by.key, "approve" if approve else "deny", reason, interactive, 0.0)
+
+        def move(tx: Transaction) -> bool:
+            if approve and tx.now() > approval.expires_at:
+                tx.move(approval_id, "pending", "expired")
+                return False
+            moved = tx.move(approval_id, "pending", "approved" if approve else "denied", outcome={"reason": reason})
+            if moved:
+                tx.decide(record)
+            return moved
+
+        moved = await self._journal.write(move)
+        current = await self._journal.read(lambda tx: tx.approval(approval_id))
+        assert current is not None
+        if not moved:
+            raise DecisionRefused(_why(current.state), approval=approval_id, state=current.state)
+        return current
+
+    def _same_target(self, approval: Approval) -> bool:
+        mine = (self._platica.base_url, self._platica.workspace or "", self._settings.key_id)
+        return mine == (approval.base_url, approval.workspace, approval.key_id)
+
+    @staticmethod
+    def _check_confirmation(approval: Approval, typed: str | None) -> None:
+        preview = Preview.load(approval.preview)
+        if preview.confirm == "yes":
+            return
+        campaign = preview.facts["campaign"]
+        wanted = [campaign["title"] or campaign["id"]]
+        if preview.confirm == "typed":
+            wanted.append(str(count_to_type(preview)))
+        if typed is None or fold_typed(typed) not in {fold_typed(text) for text in wanted}:
+            raise DecisionRefused("confirmation", approval=approval.id, wanted=wanted[0], kind=preview.confirm)
+
+    async def settle(self, approval: Approval) -> Approval:
+        """The approval after what the clock alone has done to it: expiry, and starts that never came."""
+
+        def sweep(tx: Transaction) -> None:
+            now = tx.now()
+            if approval.state == "pending" and now > approval.expires_at:
+                tx.move(approval.id, "pending", "expired")
+            if approval.state == "approved" and now > (approval.decided_at or 0.0) + START_WITHIN:
+                tx.move(approval.id, "approved", "expired")
+
+        if approval.state in ("pending", "approved"):
+            now = self._clock()
+            if now > approval.expires_at or approval.state == "approved":
+                await self._journal.write(sweep)
+                return await self._journal.read(lambda tx: tx.approval(approval.id)) or approval
+        return approval
+
+    async def supersede(self, conversation: str) -> list[Approval]:
+        """Overtakes what still waits in a conversation; what was approved already goes on."""
+
+        def move(tx: Transaction) -> list[Approval]:
+            waiting = tx.approvals(conversation=conversation, states=("pending",))
+            return [approval for approval in waiting if tx.move(approval.id, "pending", "superseded")]
+
+        return await self._journal.write(move)
+
+    # Running what was approved.
+
+    async def execute(
+        self, approval: Approval, *, by: Identity
+    ) -> AsyncIterator[tuple[Sequence[str], Outcome | Approval]]:
+        """Runs an approved approval, once. Yields ids of calls with their outcome, or, after drift, with the new
+        approval that waits instead."""
+        calls = [Pending(c["id"], parse_stored(approval.tool, c["arguments"])) for c in approval.calls]
+        ended: list[tuple[Pending, Outcome]] = []
+        while len(ended) < len(calls):
+            rest = calls[len(ended) :]
+            outcome = await _shielded(self._claim(approval, rest, ended))
+            if isinstance(outcome, Preview):
+                fresh = await self.propose(rest, conversation=approval.conversation, by=by, before=outcome)
+                yield [call.call_id for call in rest], fresh
+                return
+            ended.append((rest[0], outcome))
+            yield [rest[0].call_id], outcome
+            if outcome.kind is not Kind.DONE:
+                for call in rest[1:]:
+                    yield [call.call_id], Outcome(Kind.NOT_RUN, approval.tool, {"code": "earlier_step"})
+                break
+        await self._close(approval, [outcome for _, outcome in ended])
+
+    async def _close(self, approval: Approval, outcomes: Sequence[Outcome]) -> None:
+        kinds = {outcome.kind for outcome in outcomes}
+        state = "unknown" if Kind.UNKNOWN in kinds else "done" if kinds == {Kind.DONE} else "failed"
+        stored = [outcome.dump() for outcome in outcomes]
+        await self._journal.write(lambda tx: tx.move(approval.id, "executing", state, outcome=stored))
+
+    async def _claim(
+        self, approval: Approval, rest: Sequence[Pending], ended: Sequence[tuple[Pending, Outcome]]
+    ) -> Outcome | Preview:
+        """Judges everything again as if new, records the attempt, and performs it. A Preview is what had drifted."""
+        call, owner = rest[0], make_owner()
+        target = self._target(call.operation)
+        for _ in range(100):
+            if await self._journal.write(lambda tx: tx.lock(target, owner, self._hold())):
+                break
+            await asyncio.sleep(0.1)
+        else:
+            return await self._end_unstarted(approval, ended, "failed", {"text": "another change is under way"})
+        try:
+            checked = await self._check(approval, rest, ended)
+            if isinstance(checked, Preview):
+                return checked
+            if isinstance(checked, Outcome):
+                state = "refused" if checked.kind is Kind.REFUSED else "failed"
+                return await self._end_unstarted(approval, ended, state, checked.data)
+            operation, preview = checked
+            attempt = self._attempt(Pending(call.call_id, operation), approval.id, approval.conversation, "", preview)
+            if not await self._begin(approval, attempt, owner, first=not ended):
+                current = await self._journal.read(lambda tx: tx.approval(approval.id))
+                return Outcome(Kind.NOT_RUN, approval.tool, {"code": _why(current.state) if current else "used"})
+
+            async def still_valid() -> Outcome | None:
+                return await self._recheck(approval, rest, ended)
+
+            return await self._perform(operation, attempt, preview, owner, still_valid)
+        finally:
+            await self._journal.write(lambda tx: tx.unlock(target, owner))
+
+    async def _check(
+        self, approval: Approval, rest: Sequence[Pending], ended: Sequence[tuple[Pending, Outcome]]
+    ) -> tuple[Operation, Preview] | Outcome | Preview:
+        """Policy, entitlement, arguments, dates and drift. A Preview: the approved one, which no longer holds."""
+        approved = Preview.load(approval.preview)
+        calls = [parse_stored(approval.tool, c["arguments"]) for c in approval.calls]
+        tool = approval.tool
+        if not self._same_target(approval) or _digest(calls) != approval.arguments_sha256:
+            return Outcome(Kind.REFUSED, tool, {"code": "other_target"})
+        if (refused := self.refuse(rest[0].operation)) is not None:
+            return refused
+        if self._clock() > approval.expires_at:
+            return Outcome(Kind.REFUSED, tool, {"code": "expired_before_start"})
+        done = [str(call.operation.arguments().get("phoneNumber", "")).lstrip("+") for call, _ in ended]
+        try:
+            fresh_call = parse(tool, rest[0].operation.arguments(), self.reading())
+            context = await self._context(calls[0], approved=approved, batch_done=done)
+            fresh = await self._previewer.preview(calls, context)
+        except InvalidCall as error:
+            return Outcome(Kind.REFUSED, tool, {"code": "no_longer_valid", "problem": error.problem})
+        except Hopeless as hopeless:
+            return Outcome(Kind.REFUSED, tool, {"code": hopeless.code, **hopeless.data})
+        except ApiError as error:
+            return failed(tool, error)
+        same = fresh.fingerprint == approval.fingerprint
+        if done and not same:
+            same = _same_but_removed(approved, fresh, set(done))
+        if same:
+            return fresh_call, approved
+        moved = await self._journal.write(
+            lambda tx: tx.move(approval.id, "executing" if done else "approved", "drifted")
+        )
+        return approved if moved else Outcome(Kind.NOT_RUN, tool, {"code": "used"})
+
+    async def _recheck(
+        self, approval: Approval, rest: Sequence[Pending], ended: Sequence[tuple[Pending, Outcome]]
+    ) -> Outcome | None:
+        """The same judgement before another request of the same attempt. Drift ends it: nothing has run yet."""
+        checked = await self._check(replace(approval, state="executing"), rest, ended)
+        if isinstance(checked, Outcome):
+            return checked
+        if isinstance(checked, Preview):
+            return Outcome(Kind.FAILED, approval.tool, {"text": "the campaign changed while the request was repeated"})
+        return None
+
+    async def _begin(self, approval: Approval, attempt: Attempt, owner: str, *, first: bool) -> bool:
+        """Approved becomes executing and the attempt goes on record, in one transaction, or neither does."""
+
+        def begin(tx: Transaction) -> bool:
+            current = tx.approval(approval.id)
+            wanted = "approved" if first else "executing"
+            if current is None or current.state != wanted or not tx.holds(attempt.target, owner):
+                return False
+            if first:
+                late = tx.now() > (current.decided_at or 0.0) + START_WITHIN or tx.now() > current.expires_at
+                if late:
+                    tx.move(approval.id, "approved", "expired")
+                    return False
+                if not tx.move(approval.id, "approved", "executing"):
+                    return False
+            deciders = [d.identity for d in tx.decisions(approval.id) if d.decision == "approve"]
+            if not deciders or any(who.partition(":")[0] not in current.deciders for who in deciders):
+                return False
+            return tx.attempt(replace(attempt, by=",".join(deciders)))
+
+        return await self._journal.write(begin)
+
+    async def _end_unstarted(
+        self, approval: Approval, ended: Sequence[Any], state: str, data: Mapping[str, Json]
+    ) -> Outcome:
+        """Ends an approval whose request never got an attempt: surely nothing was done."""
+        kind = Kind.REFUSED if state == "refused" else Kind.FAILED
+        outcome = Outcome(kind, approval.tool, data)
+        old = "executing" if ended else "approved"
+        # From `approved` only forward: a failure before any attempt is a refusal of this approval.
+        await self._journal.write(lambda tx: tx.move(approval.id, old, "refused" if not ended else "failed"))
+        return outcome
+
+    async def _perform(
+        self,
+        operation: Operation,
+        attempt: Attempt,
+        preview: Preview | None,
+        owner: str,
+        still_valid: Callable[[], Coroutine[Any, Any, Outcome | None]] | None = None,
+    ) -> Outcome:
+        """The request itself, once its attempt is on record, to its recorded outcome."""
+        outcome = await self._depart(operation, attempt, preview, still_valid)
+        state = outcome.kind.value if outcome.kind in (Kind.DONE, Kind.UNKNOWN) else "failed"
+
+        def end(tx: Transaction) -> None:
+            # What the executor saw is evidence, also after somebody else had to call it unknown.
+            tx.end_attempt(attempt.id, state, outcome.dump(), found=("started", "unknown"))
+            tx.unlock(attempt.target, owner)
+
+        await self._journal.write(end)
+        return outcome
+
+    async def _depart(
+        self,
+        operation: Operation,
+        attempt: Attempt,
+        preview: Preview | None,
+        still_valid: Callable[[], Coroutine[Any, Any, Outcome | None]] | None,
+    ) -> Outcome:
+        request, tool = operation.request(), operation.tool()
+        ends = time.monotonic() + self._span() - self._settings.request_deadline
+        number = 0
+        while True:
+            number += 1
+            permit = Permit(attempt.id, request.sha256, time.monotonic() + LATE)
+            try:
+                answer = await self._platica.request(request, permit if operation.risk.gated else None)
+                return Outcome(Kind.DONE, tool, _facts(operation, preview, answer.body), dict(answer.body))
+            except (ApiUnreachable, ApiRateLimited) as error:
+                wait = error.wait if isinstance(error, ApiRateLimited) else 0.3 * number
+                if number == _TRIES or still_valid is None or time.monotonic() + wait > ends:
+                    return failed(tool, error)
+                await asyncio.sleep(wait)
+                if (ended := await still_valid()) is not None:
+                    return ended
+            except ApiRefused as error:
+                return failed(tool, error)
+            except ApiError as error:
+                return Outcome(Kind.UNKNOWN, tool, {**_facts(operation, preview, {}), "text": error.text})
+
+    def _span(self) -> float:
+        """Seconds that an attempt may take in all, with the requests that it repeats."""
+        return self._settings.request_deadline * 2 + 10.0
+
+    def _hold(self) -> float:
+        return self._span() + MARGIN + 60.0
+
+    def _attempt(
+        self, call: Pending, approval: str, conversation: str, by: str, preview: Preview | None = None
+    ) -> Attempt:
+        operation, now = call.operation, self._clock()
+        dates = (
+            operation.template.scheduledDates if isinstance(operation, SendCampaign) and operation.template else None
+        )
+        return Attempt(
+            approval=approval,
+            call_id=call.call_id,
+            id=secrets.token_hex(5),
+            conversation=conversation,
+            tool=operation.tool(),
+            target=self._target(operation),
+            arguments=operation.arguments(),
+            by=by,
+            started_at=now,
+            deadline=now + self._span(),
+            state="started",
+            size=_size(operation) if preview is None else int((preview.facts.get("audience") or {}).get("size", 0)),
+            template=str(preview.facts["template"]["name"]) if preview and "template" in preview.facts else None,
+            recipients=bytes.fromhex(preview.people) if preview and preview.people else None,
+            last_date=max(datetime.fromisoformat(date).timestamp() for date in dates) if dates else None,
+        )
+
+    # What a restart finds.
+
+    async def recover(self, approval: Approval, call: Pending) -> Outcome | None:
+        """The outcome of a call whose approval somebody began to run. Only the conversation's owner may ask.
+
+        None: the approval waits, or is approved and still in time. A started attempt is given its whole time first.
+        """
+        approval = await self.settle(approval)
+        match approval.state:
+            case "pending" | "approved":
+                return None
+            case "denied":
+                reason = (approval.outcome or {}).get("reason")
+                return Outcome(Kind.DENIED, approval.tool, {"reason": reason})
+            case "expired":
+                return Outcome(Kind.EXPIRED, approval.tool)
+            case "superseded":
+                return Outcome(Kind.SUPERSEDED, approval.tool)
+        outcome = await self._judge_attempt(approval.id, call)
+        if outcome.kind is Kind.NOT_RUN or approval.state == "executing":
+            state = {Kind.DONE: "done", Kind.UNKNOWN: "unknown"}.get(outcome.kind, "failed")
+            last = call.call_id == approval.calls[-1]["id"]
+            if last or outcome.kind is not Kind.DONE:
+                await self._journal.write(lambda tx: tx.move(approval.id, "executing", state, outcome=[outcome.dump()]))
+        return outcome
+
+    async def _judge_attempt(self, approval: str, call: Pending) -> Outcome:
+        """How the attempt of a call ended; after its deadline and a margin without a word, it is unknown."""
+        tool = call.operation.tool()
+        while True:
+            attempt = await self._journal.read(lambda tx: tx.call_attempt(approval, call.call_id))
+            if attempt is None:
+                return Outcome(Kind.NOT_RUN, tool, {"code": "interrupted"})
+            if attempt.state != "started":
+                return Outcome.load(attempt.outcome)
+            if self._clock() > attempt.deadline + MARGIN:
+                await self.sweep()
+                continue
+            await asyncio.sleep(0.2)
+
+    async def sweep(self) -> list[Attempt]:
+        """Calls every attempt unknown whose time is over and of which nobody reported."""
+
+        def judge(tx: Transaction) -> list[Attempt]:
+            late = [a for a in tx.attempts(states=("started",)) if tx.now() > a.deadline + MARGIN]
+            return [a for a in late if tx.end_attempt(a.id, "unknown", _lost(a).dump())]
+
+        return await self._journal.write(judge)
+
+
+def parse_stored(tool: str, arguments: Mapping[str, Json]) -> Operation:
+    """Canonical arguments back into their operation. Dates that have passed meanwhile are judged at the claim."""
+    return parse(tool, arguments, Reading(datetime.min.replace(tzinfo=UTC), ZoneInfo("UTC")))
+
+
+def fold_typed(text: str) -> str:
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).strip().casefold()
+
+
+def count_to_type(preview: Preview) -> int:
+    """The figure that may be typed instead of the title: recipients of a send, members otherwise."""
+    audience = preview.facts["audience"]
+    if preview.tool == RemoveCampaignAudienceClient.tool():
+        return len(preview.arguments)
+    return int(audience["unique"] if preview.tool == SendCampaign.tool() else audience["size"])
+
+
+def _why(state: str) -> str:
+    """An approval's state as the reason why a decision comes too late. Unknown here is how its attempt ended."""
+    return {"approved": "decided", "executing": "used", "done": "used", "failed": "used", "unknown": "used"}.get(
+        state, state
+    )
+
+
+def _size(operation: Operation) -> int:
+    return len(operation.arguments()["clients"]) if isinstance(operation, AddCampaignAudience) else 0
+
+
+def _digest(operations: Sequence[Operation]) -> str:
+    text = "\n".join(f"{operation.tool()} {operation.canonical()}" for operation in operations)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def failed(tool: str, error: ApiError) -> Outcome:
+    """The API did not do it. `error` is the code that people and programs see."""
+    data = {"text": error.text, "status": error.status, "request_id": error.request_id, "error": error.code}
+    return Outcome(Kind.FAILED, tool, data)
+
+
+def _lost(attempt: Attempt) -> Outcome:
+    data = {
+        "text": "the program ended before the answer came",
+        "title": None,
+        "campaign": attempt.arguments.get("campaignId"),
+    }
+    return Outcome(Kind.UNKNOWN, attempt.tool, data)
+
+
+def _facts(operation: Operation, preview: Preview | None, body: Mapping[str, Any]) -> dict[str, Json]:
+    """What the outcome's line states: names from the preview, counts from the API's answer and from nowhere else."""
+    data = body.get("data")
+    data = data if isinstance(data, dict) else {}
+    campaign = preview.facts.get("campaign") if preview else None
+    facts: dict[str, Json] = {"campaign": operation.campaign or data.get("id")}
+    facts["title"] = (campaign or {}).get("title") or data.get("title")
+    for name in ("addedCount", "createdCount", "updatedCount", "removedCount"):
+        value = data.get(name)
+        facts[name] = value if isinstance(value, int) and not isinstance(value, bool) else None
+    if isinstance(operation, SendCampaign):
+        audience = preview.facts["audience"] if preview else {}
+        dates = (operation.template.scheduledDates if operation.template else None) or []
+        facts |= {"recipients": audience.get("unique"), "dates": dates}
+    if isinstance(operation, RemoveCampaignAudienceClient):
+        facts["phone"] = operation.phoneNumber
+    if isinstance(operation, AddCampaignAudience):
+        facts["asked"] = _size(operation)
+    facts["fields"] = sorted(set(operation.arguments()) - {"campaignId"})
+    return facts
+
+
+def _same_but_removed(approved: Preview, fresh: Preview, removed: set[str]) -> bool:
+    """In a batch, whether only our own earlier removals changed anything."""
+    left = [member for member in approved.members if member[1].lstrip("+") not in removed]
+    if [member[:2] for member in left] != [list(member[:2]) for member in fresh.members]:
+        return False
+
+    def rest(preview: Preview) -> dict[str, Json]:
+        campaign = {key: value for key, value in preview.facts["campaign"].items() if key != "lastUpdate"}
+        people = [person for person in preview.facts["people"] if person["phone"].lstrip("+") not in removed]
+        return {"campaign": campaign, "people": people, "earlier": preview.facts["earlier"]}
+
+    return rest(approved) == rest(fresh)
+
+
+async def _shielded(work: Coroutine[Any, Any, Result]) -> Result:
+    """Lets `work` reach its end although whoever waits for it is cancelled, and only then passes that on."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError:
+                continue
+            except Exception:
+                break
+        raise

@@ -1,0 +1,636 @@
+"""The journal: events, conversations, approvals and attempts in one database, written by this file alone.
+
+SQLite by default, PostgreSQL by URL; the same SQLAlchemy Core statements for both. On SQLite one thread owns the
+connection and commits what waits together, so that a hundred sessions share one fsync.
+"""
+
+import asyncio
+import contextlib
+import os
+import queue
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from pydantic_core import from_json, to_json
+from sqlalchemy.dialects import postgresql, sqlite
+
+from agent.domain import Json
+from agent.errors import (
+    AgentError,
+    DatabaseCorrupt,
+    DatabaseError,
+    DatabaseFull,
+    DatabaseNewer,
+    DatabaseUnavailable,
+    SessionBusy,
+)
+
+SCHEMA = 1
+LEASE = 30.0
+"""Seconds that a turn holds its conversation without a sign of life. Liveness only; safety is the attempt's key."""
+
+Result = TypeVar("Result")
+
+metadata = sa.MetaData()
+_schema = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
+_conversation = sa.Table(
+    "conversation",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+    sa.Column("first_words", sa.String, nullable=False, server_default=""),
+    sa.Column("owner", sa.String),
+    sa.Column("lease_until", sa.Float, nullable=False, server_default="0"),
+)
+_event = sa.Table(
+    "event",
+    metadata,
+    sa.Column("conversation", sa.String, primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("by", sa.String),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+_approval = sa.Table(
+    "approval",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("conversation", sa.String, nullable=False, index=True),
+    sa.Column("tool", sa.String, nullable=False),
+    sa.Column("calls", sa.Text, nullable=False),
+    sa.Column("arguments_sha256", sa.String, nullable=False),
+    sa.Column("preview", sa.Text, nullable=False),
+    sa.Column("fingerprint", sa.String, nullable=False),
+    sa.Column("base_url", sa.String, nullable=False),
+    sa.Column("workspace", sa.String, nullable=False),
+    sa.Column("key_id", sa.String, nullable=False),
+    sa.Column("requested_by", sa.String, nullable=False),
+    sa.Column("deciders", sa.String, nullable=False),
+    sa.Column("requested_at", sa.Float, nullable=False),
+    sa.Column("expires_at", sa.Float, nullable=False),
+    sa.Column("state", sa.String, nullable=False, index=True),
+    sa.Column("decided_at", sa.Float),
+    sa.Column("outcome", sa.Text),
+)
+_decision = sa.Table(
+    "decision",
+    metadata,
+    sa.Column("approval", sa.String, primary_key=True),
+    sa.Column("identity", sa.String, primary_key=True),
+    sa.Column("decision", sa.String, nullable=False),
+    sa.Column("reason", sa.String),
+    sa.Column("interactive", sa.Boolean, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+_attempt = sa.Table(
+    "attempt",
+    metadata,
+    sa.Column("approval", sa.String, primary_key=True),
+    sa.Column("call_id", sa.String, primary_key=True),
+    sa.Column("id", sa.String, nullable=False, unique=True),
+    sa.Column("conversation", sa.String, nullable=False),
+    sa.Column("tool", sa.String, nullable=False),
+    sa.Column("target", sa.String, nullable=False),
+    sa.Column("arguments", sa.Text, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("template", sa.String),
+    sa.Column("recipients", sa.LargeBinary),
+    sa.Column("last_date", sa.Float),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("deadline", sa.Float, nullable=False),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("ended_at", sa.Float),
+    sa.Column("outcome", sa.Text),
+    sa.Index("attempt_target", "target", "started_at"),
+    sa.Index("attempt_state", "state"),
+)
+_lock = sa.Table(
+    "campaign_lock",
+    metadata,
+    sa.Column("target", sa.String, primary_key=True),
+    sa.Column("owner", sa.String),
+    sa.Column("until", sa.Float, nullable=False, server_default="0"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`body` is JSON text; for context, user, assistant and tool it is the chat message itself, byte for byte."""
+
+    seq: int
+    kind: str
+    body: str
+    by: str | None = None
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A row of `approval`. `calls` are the tool calls it covers, `[{"id", "arguments"}]`, in order."""
+
+    id: str
+    conversation: str
+    tool: str
+    calls: Sequence[Mapping[str, Json]]
+    arguments_sha256: str
+    preview: Mapping[str, Json]
+    fingerprint: str
+    base_url: str
+    workspace: str
+    key_id: str
+    requested_by: str
+    deciders: tuple[str, ...]
+    requested_at: float
+    expires_at: float
+    state: str
+    decided_at: float | None = None
+    outcome: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A row of `attempt`. `target` names base URL, workspace and campaign; times are Unix seconds."""
+
+    approval: str
+    call_id: str
+    id: str
+    conversation: str
+    tool: str
+    target: str
+    arguments: Mapping[str, Json]
+    by: str
+    started_at: float
+    deadline: float
+    state: str
+    size: int = 0
+    template: str | None = None
+    recipients: bytes | None = None
+    last_date: float | None = None
+    ended_at: float | None = None
+    outcome: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    approval: str
+    identity: str
+    decision: str
+    reason: str | None
+    interactive: bool
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    id: str
+    created_at: float
+    updated_at: float
+    first_words: str
+
+
+class Transaction:
+    """What can be done inside one transaction. Everything here is synchronous and runs off the event loop."""
+
+    def __init__(self, connection: sa.Connection, clock: Callable[[], float] | None) -> None:
+        self._c, self._clock = connection, clock
+        self._insert: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+
+    def now(self) -> float:
+        """Unix seconds, by the database's clock where it has one of its own."""
+        if self._clock is not None:
+            return self._clock()
+        if self._c.dialect.name == "postgresql":
+            return float(self._c.scalar(sa.text("SELECT extract(epoch FROM clock_timestamp())")) or 0.0)
+        return time.time()
+
+    # Conversations and events.
+
+    def lease(self, conversation: str, owner: str) -> bool:
+        """Takes or renews the conversation for `owner`; False while another owner lives."""
+        now = self.now()
+        new = {"id": conversation, "created_at": now, "updated_at": now, "owner": owner, "lease_until": now + LEASE}
+        statement = (
+            self._insert(_conversation)
+            .values(new)
+            .on_conflict_do_update(
+                index_elements=["id"],
+                set_={"owner": owner, "lease_until": now + LEASE, "updated_at": now},
+                where=(_conversation.c.lease_until < now) | (_conversation.c.owner == owner),
+            )
+            .returning(_conversation.c.id)
+        )
+        return self._c.scalar(statement) is not None
+
+    def owner(self, conversation: str) -> str | None:
+        return self._c.scalar(sa.select(_conversation.c.owner).where(_conversation.c.id == conversation))
+
+    def release(self, conversation: str, owner: str) -> None:
+        mine = (_conversation.c.id == conversation) & (_conversation.c.owner == owner)
+        self._c.execute(sa.update(_conversation).where(mine).values(owner=None, lease_until=0.0))
+
+    def evict(self, conversation: str, owner: str) -> None:
+        """Ends the lease of an owner that is known to be dead."""
+        self.release(conversation, owner)
+
+    def append(self, conversation: str, events: Iterable[Event]) -> None:
+        """Raises SessionBusy when somebody else has written these numbers: the primary key is the fence."""
+        now = self.now()
+        rows = [
+            {"conversation": conversation, "seq": e.seq, "kind": e.kind, "by": e.by, "body": e.body, "at": now}
+            for e in events
+        ]
+        try:
+            if rows:
+                self._c.execute(sa.insert(_event), rows)
+        except sa.exc.IntegrityError:
+            raise SessionBusy(session=conversation) from None
+
+    def name(self, conversation: str, first_words: str) -> None:
+        unnamed = (_conversation.c.id == conversation) & (_conversation.c.first_words == "")
+        self._c.execute(sa.update(_conversation).where(unnamed).values(first_words=first_words[:80]))
+
+    def events(self, conversation: str, after: int = 0) -> list[Event]:
+        columns = (_event.c.seq, _event.c.kind, _event.c.body, _event.c.by, _event.c.at)
+        mine = (_event.c.conversation == conversation) & (_event.c.seq > after)
+        return [Event(*row) for row in self._c.execute(sa.select(*columns).where(mine).order_by(_event.c.seq))]
+
+    def conversations(self, limit: int = 20) -> list[Conversation]:
+        columns = (
+            _conversation.c.id,
+            _conversation.c.created_at,
+            _conversation.c.updated_at,
+            _conversation.c.first_words,
+        )
+        rows = self._c.execute(sa.select(*columns).order_by(_conversation.c.updated_at.desc()).limit(limit))
+        return [Conversation(*row) for row in rows]
+
+    # Approvals.
+
+    def propose(self, approval: Approval) -> None:
+        row = {name: getattr(approval, name) for name in Approval.__slots__}
+        row |= {"calls": _dump(approval.calls), "preview": _dump(approval.preview)}
+        row |= {"deciders": " ".join(approval.deciders), "outcome": None}
+        self._c.execute(sa.insert(_approval).values(row))
+
+    def approval(self, approval_id: str) -> Approval | None:
+        row = self._c.execute(sa.select(_approval).where(_approval.c.id == approval_id)).mappings().first()
+        return _to_approval(row) if row else None
+
+    def approvals(
+        self, *, conversation: str | None = None, states: Sequence[str] | None = None, limit: int = 200
+    ) -> list[Approval]:
+        """Newest first."""
+        query = sa.select(_approval).order_by(_approval.c.requested_at.desc(), _approval.c.id).limit(limit)
+        if conversation is not None:
+            query = query.where(_approval.c.conversation == conversation)
+        if states is not None:
+            query = query.where(_approval.c.state.in_(states))
+        return [_to_approval(row) for row in self._c.execute(query).mappings()]
+
+    def move(self, approval_id: str, old: str, new: str, *, outcome: Json = None) -> bool:
+        """Compare-and-set of an approval's state; False when it was no longer `old`."""
+        values: dict[str, Any] = {"state": new}
+        if old == "pending":
+            values["decided_at"] = self.now()
+        if outcome is not None:
+            values["outcome"] = _dump(outcome)
+        here = (_approval.c.id == approval_id) & (_approval.c.state == old)
+        statement = sa.update(_approval).where(here).values(values).returning(_approval.c.id)
+        return self._c.scalar(statement) is not None
+
+    def decide(self, decision: Decision) -> None:
+        row = {name: getattr(decision, name) for name in Decision.__slots__} | {"at": self.now()}
+        self._c.execute(self._insert(_decision).values(row).on_conflict_do_nothing())
+
+    def decisions(self, approval_id: str | None = None) -> list[Decision]:
+        query = sa.select(_decision).order_by(_decision.c.at)
+        if approval_id is not None:
+            query = query.where(_decision.c.approval == approval_id)
+        return [Decision(**row) for row in self._c.execute(query).mappings()]
+
+    # Attempts.
+
+    def attempt(self, attempt: Attempt) -> bool:
+        """Records that a request is about to leave; False when one was recorded under this key before."""
+        row = {name: getattr(attempt, name) for name in Attempt.__slots__}
+        row |= {"arguments": _dump(attempt.arguments), "outcome": None}
+        statement = self._insert(_attempt).values(row).on_conflict_do_nothing().returning(_attempt.c.id)
+        return self._c.scalar(statement) is not None
+
+    def end_attempt(self, attempt_id: str, state: str, outcome: Json, *, found: Sequence[str] = ("started",)) -> bool:
+        here = (_attempt.c.id == attempt_id) & _attempt.c.state.in_(found)
+        values = {"state": state, "ended_at": self.now(), "outcome": _dump(outcome)}
+        statement = sa.update(_attempt).where(here).values(values).returning(_attempt.c.id)
+        return self._c.scalar(statement) is not None
+
+    def attempts(
+        self,
+        *,
+        conversation: str | None = None,
+        approval: str | None = None,
+        target: str | None = None,
+        tool: str | None = None,
+        template: str | None = None,
+        since: float | None = None,
+        states: Sequence[str] | None = None,
+        limit: int = 500,
+    ) -> list[Attempt]:
+        """Newest first."""
+        query = sa.select(_attempt).order_by(_attempt.c.started_at.desc()).limit(limit)
+        wanted = {
+            "conversation": conversation,
+            "approval": approval,
+            "target": target,
+            "tool": tool,
+            "template": template,
+        }
+        for name, value in wanted.items():
+            if value is not None:
+                query = query.where(_attempt.c[name] == value)
+        if since is not None:
+            query = query.where(_attempt.c.started_at >= since)
+        if states is not None:
+            query = query.where(_attempt.c.state.in_(states))
+        return [_to_attempt(row) for row in self._c.execute(query).mappings()]
+
+    def call_attempt(self, approval: str, call_id: str) -> Attempt | None:
+        key = (_attempt.c.approval == approval) & (_attempt.c.call_id == call_id)
+        row = self._c.execute(sa.select(_attempt).where(key)).mappings().first()
+        return _to_attempt(row) if row else None
+
+    # One lock row a campaign: an owner and a deadline, not an open transaction.
+
+    def lock(self, target: str, owner: str, seconds: float) -> bool:
+        now = self.now()
+        statement = (
+            self._insert(_lock)
+            .values(target=target, owner=owner, until=now + seconds)
+            .on_conflict_do_update(
+                index_elements=["target"],
+                set_={"owner": owner, "until": now + seconds},
+                where=(_lock.c.until < now) | (_lock.c.owner == owner),
+            )
+            .returning(_lock.c.target)
+        )
+        return self._c.scalar(statement) is not None
+
+    def holds(self, target: str, owner: str) -> bool:
+        mine = (_lock.c.target == target) & (_lock.c.owner == owner) & (_lock.c.until > self.now())
+        return self._c.scalar(sa.select(_lock.c.target).where(mine)) is not None
+
+    def unlock(self, target: str, owner: str) -> None:
+        self._c.execute(sa.delete(_lock).where((_lock.c.target == target) & (_lock.c.owner == owner)))
+
+
+class Journal:
+    """The door to the database for asyncio code: `read` and `write` run one function in one transaction.
+
+    `clock` replaces the database's clock (Unix seconds), for tests and recorded evals. Raises DatabaseError.
+    """
+
+    def __init__(self, url: str, *, clock: Callable[[], float] | None = None) -> None:
+        self._url, self._clock = url, clock
+        self._runner: _SqliteRunner | _PoolRunner | None = None
+
+    async def write(self, job: Callable[[Transaction], Result]) -> Result:
+        return await self._start().run(job, writes=True)
+
+    async def read(self, job: Callable[[Transaction], Result]) -> Result:
+        return await self._start().run(job, writes=False)
+
+    async def open(self) -> None:
+        """Opens the database and makes its tables where there are none."""
+        await self.read(lambda tx: None)
+
+    async def aclose(self) -> None:
+        if self._runner is not None:
+            await asyncio.to_thread(self._runner.close)
+            self._runner = None
+
+    def _start(self) -> "_SqliteRunner | _PoolRunner":
+        if self._runner is None:
+            kind = _SqliteRunner if self._url.startswith("sqlite") else _PoolRunner
+            self._runner = kind(self._url, self._clock)
+        return self._runner
+
+
+def make_owner() -> str:
+    """A name for one turn of this process: host, process id, and something that no other turn has."""
+    return f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(6)}"
+
+
+def is_dead(owner: str) -> bool:
+    """True when `owner` was a process of this machine that is gone; False also where that can't be known."""
+    host, _, rest = owner.partition("/")
+    pid = rest.partition("/")[0]
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+@dataclass(slots=True)
+class _Job:
+    run: Callable[[Transaction], Any]
+    writes: bool
+    future: "asyncio.Future[Any]"
+    loop: asyncio.AbstractEventLoop
+    result: Any = None
+    error: BaseException | None = None
+
+    def deliver(self) -> None:
+        if self.future.cancelled():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class _SqliteRunner:
+    """One thread, one connection. Jobs that wait are committed together, each in a savepoint of its own."""
+
+    def __init__(self, url: str, clock: Callable[[], float] | None) -> None:
+        self._url, self._clock = url, clock
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+        self._thread.start()
+
+    async def run(self, job: Callable[[Transaction], Result], *, writes: bool) -> Result:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._jobs.put(_Job(job, writes, future, loop))
+        return await future
+
+    def close(self) -> None:
+        self._jobs.put(None)
+        self._thread.join(timeout=30)
+
+    def _work(self) -> None:
+        connection: sa.Connection | None = None
+        more = True
+        while more:
+            batch = [self._jobs.get()]
+            with contextlib.suppress(queue.Empty):
+                while len(batch) < 128:
+                    batch.append(self._jobs.get_nowait())
+            more = None not in batch
+            jobs = [job for job in batch if job is not None]
+            try:
+                if connection is None and jobs:
+                    connection = _open_sqlite(self._url, self._clock)
+                if connection is not None and jobs:
+                    self._commit(connection, jobs)
+            except Exception as error:  # every failure belongs to the jobs that waited for it
+                for job in jobs:
+                    job.error = job.error or _named(error)
+            for job in jobs:
+                with contextlib.suppress(RuntimeError):
+                    job.loop.call_soon_threadsafe(job.deliver)
+        if connection is not None:
+            connection.close()
+            connection.engine.dispose()
+
+    def _commit(self, connection: sa.Connection, jobs: list[_Job]) -> None:
+        begin = "BEGIN IMMEDIATE" if any(job.writes for job in jobs) else "BEGIN"
+        with connection.begin():
+            connection.exec_driver_sql(begin)
+            transaction = Transaction(connection, self._clock)
+            for job in jobs:
+                scope = connection.begin_nested() if len(jobs) > 1 and job.writes else contextlib.nullcontext()
+                try:
+                    with scope:
+                        job.result = job.run(transaction)
+                except Exception as error:
+                    job.error = _named(error)
+                    if len(jobs) == 1:
+                        raise
+
+
+class _PoolRunner:
+    """A few threads, each job in a transaction of its own: for servers that do their own group commit."""
+
+    def __init__(self, url: str, clock: Callable[[], float] | None) -> None:
+        self._url, self._clock = url, clock
+        self._threads = ThreadPoolExecutor(8, thread_name_prefix="journal")
+        self._engine: sa.Engine | None = None
+        self._opening = threading.Lock()
+
+    async def run(self, job: Callable[[Transaction], Result], *, writes: bool) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._transact, job)
+
+    def _transact(self, job: Callable[[Transaction], Result]) -> Result:
+        try:
+            with self._opening:
+                if self._engine is None:
+                    self._engine = _open_server(self._url)
+            with self._engine.begin() as connection:
+                return job(Transaction(connection, self._clock))
+        except Exception as error:
+            named = _named(error)
+            if named is error:
+                raise
+            raise named from None
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True)
+        if self._engine is not None:
+            self._engine.dispose()
+
+
+def _open_sqlite(url: str, clock: Callable[[], float] | None) -> sa.Connection:
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args={"timeout": 30, "check_same_thread": False})
+    if (path := engine.url.database) and path != ":memory:":
+        os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+
+    # The driver's own BEGIN is deferred, so that two writers could meet at an upgrade of their locks.
+    @sa.event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    connection = engine.connect()
+    try:
+        _migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _open_server(url: str) -> sa.Engine:
+    engine = sa.create_engine(url, pool_size=8, max_overflow=0, pool_pre_ping=True)
+    with engine.connect() as connection:
+        _migrate(connection)
+    return engine
+
+
+def _migrate(connection: sa.Connection) -> None:
+    """Makes the tables of a new database, under a lock, and refuses those of a newer program."""
+    server = connection.dialect.name == "postgresql"
+    if not server and sa.inspect(connection).has_table("schema_version"):
+        version = connection.scalar(sa.select(sa.func.max(_schema.c.version)))
+        connection.rollback()
+        return _check(version)
+    connection.rollback()
+    with connection.begin():
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(73110)" if server else "BEGIN IMMEDIATE")
+        metadata.create_all(connection)
+        version = connection.scalar(sa.select(sa.func.max(_schema.c.version)))
+        if version is None:
+            connection.execute(sa.insert(_schema).values(version=SCHEMA))
+    return _check(version)
+
+
+def _check(version: int | None) -> None:
+    if version is not None and version > SCHEMA:
+        raise DatabaseNewer(found=version, known=SCHEMA)
+
+
+def _named(error: BaseException) -> BaseException:
+    """A driver's error, as one of ours; anything else as it is."""
+    if isinstance(error, (AgentError, AssertionError)) or not isinstance(error, (sa.exc.SQLAlchemyError, OSError)):
+        return error
+    text = str(getattr(error, "orig", None) or error).splitlines()[0][:200]
+    low = text.lower()
+    if "malformed" in low or "not a database" in low or "corrupt" in low:
+        return DatabaseCorrupt(text=text)
+    if "full" in low or "no space" in low or "disk i/o" in low or "quota" in low or "too large" in low:
+        return DatabaseFull(text=text)
+    known = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.ArgumentError, sa.exc.NoSuchModuleError, OSError)
+    return DatabaseUnavailable(text=text) if isinstance(error, known) else DatabaseError(text=text)
+
+
+def _dump(value: Json) -> str:
+    return to_json(value).decode()
+
+
+def _to_approval(row: Mapping[Any, Any]) -> Approval:
+    values = dict(row)
+    values |= {"calls": from_json(row["calls"]), "preview": from_json(row["preview"])}
+    values |= {"deciders": tuple(row["deciders"].split()), "outcome": _load(row["outcome"])}
+    return Approval(**values)
+
+
+def _to_attempt(row: Mapping[Any, Any]) -> Attempt:
+    return Attempt(**{**row, "arguments": from_json(row["arguments"]), "outcome": _load(row["outcome"])})
+
+
+def _load(text: str | None) -> Json:
+    return None if text is None else from_json(text)

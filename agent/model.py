@@ -1,0 +1,315 @@
+"""The language model: a small protocol, and its adapter to any OpenAI-compatible chat-completions endpoint.
+
+The request body is bytes that only grow, because `create()` walks every message and tool on each call, and a turn
+would get dearer as the history grows. The SDK still does the connection, the key, the retries and the errors.
+"""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from pydantic_core import from_json, to_json
+
+from agent.domain import Json
+from agent.errors import (
+    ModelBroken,
+    ModelContextTooLong,
+    ModelError,
+    ModelKeyRejected,
+    ModelNotFound,
+    ModelRateLimited,
+    ModelRejected,
+    ModelUnreachable,
+)
+
+if TYPE_CHECKING:
+    import openai
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool call as the model wrote it; `arguments` is JSON text, or is meant to be."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One whole answer. `usage` is the endpoint's own, empty when it sent none."""
+
+    text: str = ""
+    calls: tuple[Call, ...] = ()
+    finish: str | None = None
+    usage: Mapping[str, Json] = field(default_factory=dict)
+
+
+class Model(Protocol):
+    """`name` is shown to people. `complete` takes a JSON array of chat messages and yields text as it comes, then one
+    Completion, last. It raises ModelError."""
+
+    @property
+    def name(self) -> str: ...
+
+    def complete(self, messages: bytes) -> AsyncIterator[str | Completion]: ...
+
+    async def aclose(self) -> None: ...
+
+
+class OpenAIModel:
+    """`client` is the SDK's, with its timeouts and `max_retries` set by whoever makes it (see `connect`)."""
+
+    def __init__(
+        self,
+        client: "openai.AsyncOpenAI",
+        name: str,
+        tools: list[dict[str, Json]],
+        *,
+        stream: bool = True,
+        deadline: float = 600.0,
+    ) -> None:
+        self._client, self._name, self._stream, self._deadline = client, name, stream, deadline
+        flags: dict[str, Json] = {"model": name}
+        if stream:
+            flags |= {"stream": True, "stream_options": {"include_usage": True}}
+        self._head = to_json({**flags, "tools": tools})[:-1] + b',"messages":'
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def aclose(self) -> None:
+        await self._client.close()
+
+    async def complete(self, messages: bytes) -> AsyncIterator[str | Completion]:
+        import openai
+
+        body = self._head + messages + b"}"
+        try:
+            if not self._stream:
+                completion = _whole(from_json(await self._post(body)))
+                if completion.text:
+                    yield completion.text
+                yield completion
+                return
+            assembly = _Assembly()
+            async for event in self._events(body):
+                if text := assembly.add(event):
+                    yield text
+            yield assembly.completion()
+        except openai.OpenAIError as error:
+            _rename(error, self._name)
+        except ValueError:
+            raise ModelBroken(text="the answer is not JSON") from None
+
+    async def _post(self, body: bytes) -> bytes:
+        import httpx2
+
+        response = await self._client.post(
+            "/chat/completions", content=body, cast_to=httpx2.Response, options=_JSON_OPTIONS
+        )
+        return response.content
+
+    async def _events(self, body: bytes) -> AsyncIterator[Mapping[str, Json]]:
+        """Each JSON object of the stream, whatever the chunks; a plain JSON answer counts as a stream of one."""
+        import httpx2
+        import openai
+
+        ends = time.monotonic() + self._deadline
+        stream = await self._client.post(
+            "/chat/completions",
+            content=body,
+            cast_to=object,
+            options=_JSON_OPTIONS,
+            stream=True,
+            stream_cls=openai.AsyncStream[object],
+        )
+        splitter = _Splitter()
+        try:
+            async for chunk in stream.response.aiter_bytes():
+                for event in splitter.feed(chunk):
+                    yield event
+                if splitter.done:
+                    return
+                if time.monotonic() > ends:
+                    raise ModelUnreachable(text=f"the answer took more than {self._deadline:g} s")
+            for event in splitter.rest():
+                yield event
+        except httpx2.HTTPError as error:
+            raise ModelUnreachable(text=f"the stream broke: {type(error).__name__}") from None
+        finally:
+            await stream.close()
+
+
+_JSON_OPTIONS: Any = {"headers": {"Content-Type": "application/json"}}
+
+
+class _Splitter:
+    """Server-sent events out of bytes cut anywhere. Lines end at \\n or \\r\\n only, never at U+2028."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._data: list[bytes] = []
+        self._plain: list[bytes] = []
+        self.done = False
+
+    def feed(self, chunk: bytes) -> list[Mapping[str, Json]]:
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        events = []
+        for line in lines:
+            if (event := self._line(line.removesuffix(b"\r"))) is not None:
+                events.append(event)
+            if self.done:
+                break
+        return events
+
+    def rest(self) -> list[Mapping[str, Json]]:
+        """What is left when the connection ends: an event without its blank line, or a plain JSON answer."""
+        events = [event for line in (self._buffer, b"") if (event := self._line(line.removesuffix(b"\r"))) is not None]
+        if not events and (plain := b"\n".join(self._plain).strip()).startswith(b"{"):
+            return [_object(plain)]
+        return events
+
+    def _line(self, line: bytes) -> Mapping[str, Json] | None:
+        if line.startswith(b"data:"):
+            self._data.append(line[5:].removeprefix(b" "))
+        elif line and not line.startswith((b":", b"event:", b"id:", b"retry:")):
+            self._plain.append(line)
+        if line or not self._data:
+            return None
+        data, self._data = b"\n".join(self._data), []
+        if data.strip() == b"[DONE]":
+            self.done = True
+            return None
+        return _object(data)
+
+
+class _Assembly:
+    """Deltas into one Completion: calls by index, or by id where a server sends no index."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._calls: dict[int, dict[str, str]] = {}
+        self._finish: str | None = None
+        self._usage: Mapping[str, Json] = {}
+        self._seen = False
+
+    def add(self, event: Mapping[str, Json]) -> str:
+        _raise_if_error(event)
+        if usage := event.get("usage"):
+            self._usage = usage if isinstance(usage, dict) else {}
+        choices = event.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            return ""
+        self._seen = True
+        choice = choices[0]
+        self._finish = choice.get("finish_reason") or self._finish
+        delta = choice.get("delta") or choice.get("message") or {}
+        if not isinstance(delta, dict):
+            return ""
+        for part in delta.get("tool_calls") or []:
+            if isinstance(part, dict):
+                self._add_call(part)
+        text = delta.get("content") or delta.get("refusal") or ""
+        if not isinstance(text, str):
+            text = (
+                "".join(str(p.get("text", "")) for p in text if isinstance(p, dict)) if isinstance(text, list) else ""
+            )
+        self._text.append(text)
+        return text
+
+    def _add_call(self, part: Mapping[str, Json]) -> None:
+        index, call_id = part.get("index"), part.get("id")
+        if not isinstance(index, int):
+            known = [at for at, call in self._calls.items() if call_id in (None, "", call["id"])]
+            index = known[-1] if known else len(self._calls)
+        call = self._calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
+        function = part.get("function") or {}
+        if not isinstance(function, dict):
+            return
+        call["id"] = call["id"] or str(call_id or "")
+        name, arguments = function.get("name"), function.get("arguments")
+        # Some servers repeat the whole name on every chunk.
+        if isinstance(name, str) and name != call["name"]:
+            call["name"] += name
+        if isinstance(arguments, dict):
+            arguments = to_json(arguments).decode()
+        call["arguments"] += arguments if isinstance(arguments, str) else ""
+
+    def completion(self) -> Completion:
+        if not self._seen:
+            raise ModelBroken(text="the stream held no answer")
+        calls = tuple(Call(**call) for _, call in sorted(self._calls.items()))
+        return Completion("".join(self._text), calls, self._finish, self._usage)
+
+
+def _object(data: bytes) -> Mapping[str, Json]:
+    value = from_json(data)
+    if not isinstance(value, dict):
+        raise ModelBroken(text="the answer is not a chat completion")
+    return value
+
+
+def _whole(body: Json) -> Completion:
+    assembly = _Assembly()
+    if not isinstance(body, dict):
+        raise ModelBroken(text="the answer is not a chat completion")
+    assembly.add(body)
+    return assembly.completion()
+
+
+def _raise_if_error(event: Mapping[str, Json]) -> None:
+    if not (error := event.get("error")):
+        return
+    text = str(error.get("message") if isinstance(error, dict) else error)[:300]
+    if _is_context(text, error.get("code") if isinstance(error, dict) else None):
+        raise ModelContextTooLong(text=text)
+    raise ModelBroken(text=text)
+
+
+def _is_context(text: str, code: Json) -> bool:
+    words = ("maximum context length", "context length", "context window", "too many tokens", "prompt is too long")
+    return code == "context_length_exceeded" or any(word in text.lower() for word in words)
+
+
+def _rename(error: Exception, model: str) -> NoReturn:
+    """The SDK's errors, as ours."""
+    import openai
+
+    if isinstance(error, openai.APIStatusError):
+        body = error.body if isinstance(error.body, dict) else {}
+        text = str(body.get("message") or error.message)[:300]
+        raise _by_status(error.status_code, text, body.get("code"), error.response.headers, model) from None
+    if isinstance(error, openai.APITimeoutError):
+        raise ModelUnreachable(text="no answer in time") from None
+    if isinstance(error, openai.APIConnectionError):
+        raise ModelUnreachable(text=str(error.__cause__ or error)[:200]) from None
+    raise ModelBroken(text=str(error)[:200]) from None
+
+
+def _by_status(status: int, text: str, code: Json, headers: Mapping[str, str], model: str) -> ModelError:
+    if _is_context(text, code):
+        return ModelContextTooLong(text=text)
+    if status in (401, 403):
+        return ModelKeyRejected(status=status)
+    if status == 404:
+        return ModelNotFound(model=model, text=text)
+    if status == 429:
+        return ModelRateLimited(wait=headers.get("retry-after"), text=text)
+    if status >= 500:
+        return ModelUnreachable(text=f"HTTP {status}")
+    return ModelRejected(status=status, text=text)
+
+
+def connect(*, key: str | None, base_url: str | None, timeout: float, retries: int) -> "openai.AsyncOpenAI":
+    """The SDK's client. Servers that need no key (Ollama, llama.cpp) get a placeholder."""
+    import openai
+
+    return openai.AsyncOpenAI(
+        api_key=key or "none",
+        base_url=base_url,
+        max_retries=retries,
+        timeout=openai.Timeout(timeout, connect=min(timeout, 10.0)),
+    )

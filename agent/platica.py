@@ -1,0 +1,339 @@
+"""`Platica.request`: one request to the campaigns API, and everything that can go wrong with it, by name."""
+
+import asyncio
+import hashlib
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from agent.domain import Answer, Campaign, Channel, Client, Json, Page, Responder, Risk, Template
+from agent.errors import ApiError, ApiRateLimited, ApiRefused, ApiUncertain, ApiUnreachable
+
+if TYPE_CHECKING:
+    from aiolimiter import AsyncLimiter
+
+_ID = r"[A-Za-z0-9_-]{1,128}"
+_RISKS: Sequence[tuple[str, re.Pattern[str], Risk]] = [
+    ("GET", re.compile(rf"/v1/campaigns(/{_ID}(/audience)?)?"), Risk.READ),
+    ("GET", re.compile(r"/v1/(channels|agents|templates(/[^/?#]{1,600})?)"), Risk.READ),
+    ("POST", re.compile(r"/v1/campaigns"), Risk.WRITE),
+    ("PATCH", re.compile(rf"/v1/campaigns/{_ID}"), Risk.WRITE),
+    ("POST", re.compile(rf"/v1/campaigns/{_ID}/audience"), Risk.WRITE),
+    ("DELETE", re.compile(rf"/v1/campaigns/{_ID}"), Risk.DESTRUCTIVE),
+    ("DELETE", re.compile(rf"/v1/campaigns/{_ID}/audience(/[0-9]{{8,15}})?"), Risk.DESTRUCTIVE),
+    ("POST", re.compile(rf"/v1/campaigns/{_ID}/send"), Risk.SEND),
+]
+_REFUSALS = {400, 401, 403, 404, 422}
+_READ_TRIES = 3
+_WAIT_CAP = 10.0
+"""Seconds that a 429 may keep a call waiting before it is given up as rate limited."""
+
+AUDIENCE_PAGE = 500
+CAMPAIGN_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request, frozen. `path` begins with /v1 and is percent-encoded already."""
+
+    method: str
+    path: str
+    risk: Risk
+    query: Mapping[str, str | int] = field(default_factory=dict)
+    body: Json = None
+
+    @property
+    def sha256(self) -> str:
+        parts = [self.method, self.path, sorted(self.query.items()), self.body]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class Permit:
+    """Leave for one gated request, made by the gate after the attempt is on record; good for one departure.
+
+    `not_after` is on the clock of `time.monotonic`, in seconds.
+    """
+
+    attempt: str
+    request_sha256: str
+    not_after: float
+    spent: bool = False
+
+    def spend(self, request: Request) -> None:
+        if self.spent or request.sha256 != self.request_sha256:
+            raise PermissionError(f"permit of attempt {self.attempt} does not cover this request")
+        if time.monotonic() > self.not_after:
+            raise ApiUnreachable("the process was held up for too long before the request; nothing was sent")
+        self.spent = True
+
+
+def derive_risk(method: str, path: str) -> Risk:
+    """The risk of what would really leave, whatever the operation calls itself. Raises PermissionError."""
+    for known_method, pattern, risk in _RISKS:
+        if method == known_method and pattern.fullmatch(path):
+            return risk
+    raise PermissionError(f"{method} {path!r} is none of the known operations")
+
+
+class Platica:
+    """The campaigns API over one httpx client, for one key.
+
+    All tasks of a process share the one object of a key, and so its rate limit.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        *,
+        key: str,
+        workspace: str | None = None,
+        deadline: float = 30.0,
+        requests_per_second: float = 30.0,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._http = http
+        self._headers = {"authorization": f"Bearer {key}", "accept": "application/json"}
+        self._secrets = [part for part in (key, key.rpartition("_")[2]) if len(part) >= 8]
+        self.workspace = workspace
+        self.deadline = deadline
+        self._rate = requests_per_second
+        self._sleep = sleep
+        self._limiter: AsyncLimiter | None = None
+        self._pause_until = 0.0
+
+    @property
+    def base_url(self) -> str:
+        return str(self._http.base_url).rstrip("/")
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def request(self, request: Request, permit: Permit | None = None) -> Answer:
+        """Sends it, within `deadline` seconds in all.
+
+        Reads are repeated after any fault, writes only where the first surely did nothing, gated requests never:
+        their attempts belong to the gate. Raises ApiError; PermissionError for a request that must not leave.
+        """
+        risk = derive_risk(request.method, request.path)
+        if risk is not request.risk:
+            raise PermissionError(f"{request.method} {request.path} is {risk}, not {request.risk}")
+        if risk.gated and permit is None:
+            raise PermissionError(f"{risk} request without a permit")
+        tries = 1 if risk.gated else _READ_TRIES
+        ends = time.monotonic() + self.deadline
+        for number in range(1, tries + 1):
+            try:
+                return await self._try(request, permit, ends)
+            except ApiError as error:
+                if isinstance(error, ApiRefused) or number == tries:
+                    raise
+                if error.may_have_acted and risk is not Risk.READ:
+                    raise
+                wait = error.wait if isinstance(error, ApiRateLimited) else 0.2 * 2**number
+                if wait > _WAIT_CAP or time.monotonic() + wait >= ends:
+                    raise
+                await self._sleep(wait)
+        raise AssertionError("the last try returns or raises")
+
+    async def _try(self, request: Request, permit: Permit | None, ends: float) -> Answer:
+        """One departure. Time spent waiting for a turn counts, but ends in 'never arrived'."""
+        departed = False
+        try:
+            async with asyncio.timeout(max(0.0, ends - time.monotonic())):
+                await self._take_turn()
+                if permit is not None:
+                    permit.spend(request)
+                departed = True
+                return self._read(request, await self._send(request))
+        except TimeoutError:
+            if not departed:
+                raise ApiRateLimited("no turn within the deadline under the rate limit", wait=1.0) from None
+            raise ApiUncertain(f"no answer within {self.deadline:g} s") from None
+
+    async def _take_turn(self) -> None:
+        if (pause := self._pause_until - time.monotonic()) > 0:
+            await self._sleep(pause)
+        if self._limiter is None:
+            from aiolimiter import AsyncLimiter
+
+            # Evenly spaced, since a full bucket plus its refill would be twice the rate within one second.
+            self._limiter = AsyncLimiter(1, 1 / self._rate)
+        await self._limiter.acquire()
+
+    async def _send(self, request: Request) -> httpx.Response:
+        query = dict(request.query)
+        if self.workspace is not None:
+            query["workspace"] = self.workspace
+        try:
+            return await self._http.request(
+                request.method,
+                request.path,
+                params=query or None,
+                json=request.body,
+                headers=self._headers,
+                follow_redirects=False,
+            )
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
+            raise ApiUnreachable(self._clean(str(error) or type(error).__name__)) from None
+        except httpx.InvalidURL as error:
+            raise ApiUnreachable(self._clean(str(error))) from None
+        except httpx.HTTPError as error:
+            raise ApiUncertain(f"the connection broke: {type(error).__name__}") from None
+
+    def _read(self, request: Request, response: httpx.Response) -> Answer:
+        """An answer or the exception that names it: the one place where statuses get their meaning."""
+        request_id = response.headers.get("x-request-id")
+        self._follow_limits(response)
+        body = _json_object(response)
+        status = response.status_code
+        if 200 <= status < 300 and body is not None and self._succeeded(request, body):
+            return Answer(status, body, request_id)
+        documented = body is not None and isinstance(body.get("error"), str) and body.get("code") == status
+        text = (
+            self._clean(_error_text(body)) if body is not None and documented else f"unexpected answer, HTTP {status}"
+        )
+        if documented and status in _REFUSALS:
+            raise ApiRefused(text, status=status, request_id=request_id)
+        if documented and status == 429 and (wait := _retry_after(response)) is not None:
+            raise ApiRateLimited(text, wait=wait, request_id=request_id)
+        raise ApiUncertain(text, status=status, request_id=request_id)
+
+    @staticmethod
+    def _succeeded(request: Request, body: Mapping[str, Json]) -> bool:
+        if request.risk is Risk.READ:
+            return isinstance(body.get("workspaces"), list)
+        return body.get("status") == "success"
+
+    def _follow_limits(self, response: httpx.Response) -> None:
+        if response.headers.get("x-ratelimit-remaining") == "0" and (wait := _retry_after(response)) is not None:
+            self._pause_until = max(self._pause_until, time.monotonic() + min(wait, _WAIT_CAP))
+
+    def _clean(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "[key]")
+        return text[:500]
+
+    # Reads for previews and context. The ten operations build their own requests.
+
+    async def campaign(self, campaign_id: str) -> Campaign:
+        answer = await self.request(Request("GET", f"/v1/campaigns/{campaign_id}", Risk.READ))
+        for record in _records(answer, "campaigns"):
+            return Campaign.model_validate(record)
+        raise ApiRefused("Campaign not found", status=404, request_id=answer.request_id)
+
+    async def campaigns(self) -> AsyncIterator[Campaign]:
+        """All of them, in the order of their creation."""
+        async for record in self._pages("/v1/campaigns", "campaigns", CAMPAIGN_PAGE):
+            yield Campaign.model_validate(record)
+
+    async def audience(self, campaign_id: str) -> AsyncIterator[Client]:
+        """All members, oldest first; one that moves between pages while we read is given once."""
+        seen: set[str] = set()
+        async for record in self._pages(f"/v1/campaigns/{campaign_id}/audience", "clients", AUDIENCE_PAGE):
+            client = Client.model_validate(record)
+            if client.id not in seen:
+                seen.add(client.id)
+                yield client
+
+    async def audience_page(
+        self, campaign_id: str, *, limit: int = 1, offset: int = 0, direction: str = "asc"
+    ) -> Page[Client]:
+        query: dict[str, str | int] = {"limit": limit, "offset": offset, "sortBy": "creationDate"}
+        query["sortDirection"] = direction
+        answer = await self.request(Request("GET", f"/v1/campaigns/{campaign_id}/audience", Risk.READ, query))
+        return Page([Client.model_validate(r) for r in _records(answer, "clients")], offset, _has_more(answer))
+
+    async def count(self, campaign_id: str) -> int:
+        """The size of an audience, which no answer states, in O(log n) requests: by doubling, then halving."""
+        page = await self.audience_page(campaign_id, limit=AUDIENCE_PAGE)
+        if not page.has_more:
+            return len(page.items)
+        low, high = AUDIENCE_PAGE, AUDIENCE_PAGE * 2
+        while (page := await self.audience_page(campaign_id, limit=AUDIENCE_PAGE, offset=high)).items:
+            if not page.has_more:
+                return high + len(page.items)
+            low, high = high + AUDIENCE_PAGE, high * 2
+        # Now a member exists at low - 1 and none at high.
+        while low < high:
+            middle = (low + high) // 2
+            page = await self.audience_page(campaign_id, limit=AUDIENCE_PAGE, offset=middle)
+            if page.items and not page.has_more:
+                return middle + len(page.items)
+            low, high = (middle + AUDIENCE_PAGE, high) if page.items else (low, middle)
+        return low
+
+    async def channels(self) -> list[Channel]:
+        answer = await self.request(Request("GET", "/v1/channels", Risk.READ))
+        return [Channel.model_validate(record) for record in _records(answer, "channels")]
+
+    async def templates(self) -> list[Template]:
+        answer = await self.request(Request("GET", "/v1/templates", Risk.READ))
+        return [Template.model_validate(record) for record in _records(answer, "templates")]
+
+    async def template(self, name: str) -> Template:
+        from urllib.parse import quote
+
+        answer = await self.request(Request("GET", f"/v1/templates/{quote(name, safe='')}", Risk.READ))
+        for record in _records(answer, "templates"):
+            if record.get("name") == name:
+                return Template.model_validate(record)
+        raise ApiRefused("Template not found", status=404, request_id=answer.request_id)
+
+    async def responders(self) -> list[Responder]:
+        answer = await self.request(Request("GET", "/v1/agents", Risk.READ))
+        return [Responder.model_validate(record) for record in _records(answer, "agents")]
+
+    async def _pages(self, path: str, kind: str, size: int) -> AsyncIterator[dict[str, Json]]:
+        offset = 0
+        while True:
+            query: dict[str, str | int] = {"limit": size, "offset": offset}
+            query |= {"sortBy": "creationDate", "sortDirection": "asc"}
+            answer = await self.request(Request("GET", path, Risk.READ, query))
+            records = _records(answer, kind)
+            for record in records:
+                yield record
+            if not records or not _has_more(answer):
+                return
+            offset += size
+
+
+def _json_object(response: httpx.Response) -> dict[str, Any] | None:
+    try:
+        body = response.json()
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _error_text(body: Mapping[str, Json]) -> str:
+    details = body.get("details")
+    return f"{body['error']}: {details}" if isinstance(details, str) and details else str(body["error"])
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds to wait, when the answer shows that it is the documented rate limit."""
+    headers = response.headers
+    for name in ("retry-after", "x-ratelimit-reset"):
+        try:
+            value = float(headers[name])
+        except (KeyError, ValueError):
+            continue
+        # A large Reset is a moment in Unix time, a small one a number of seconds.
+        return max(0.05, value - time.time() if value > 1e9 else value)
+    return 1.0 if headers.get("x-ratelimit-remaining") == "0" else None
+
+
+def _records(answer: Answer, kind: str) -> list[dict[str, Json]]:
+    groups = answer.body.get("workspaces") or []
+    return [r for group in groups if isinstance(group, dict) for r in group.get(kind) or [] if isinstance(r, dict)]
+
+
+def _has_more(answer: Answer) -> bool:
+    groups = answer.body.get("workspaces") or []
+    return any(bool((g.get("pagination") or {}).get("hasMore")) for g in groups if isinstance(g, dict))

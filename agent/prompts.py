@@ -1,0 +1,217 @@
+"""The one renderer: system prompt, cards, outcomes, errors and every other sentence, from the files in prompts/."""
+
+import json
+import re
+import tomllib
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+import jinja2
+
+from agent.domain import Json
+from agent.errors import AgentError
+from agent.preview import Preview
+
+Language = Literal["es", "en"]
+
+_DAYS = {
+    "es": ("lunes", "martes", "miércoles", "jueves", "viernes", "sábado", "domingo"),
+    "en": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
+}
+_MONTHS = {
+    "es": ("ene", "feb", "mar", "abr", "may", "jun", "jul", "ago", "sep", "oct", "nov", "dic"),
+    "en": ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
+}
+_SHOWN_WARNINGS = 3
+_INVISIBLE = re.compile(
+    "[\u0000-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff\U000e0000-\U000e0fff\ud800-\udfff]"
+)
+_JOINERS = ("\u200d", "\ufe0f")
+
+
+def visible(value: Any) -> str:
+    """Text of others with everything that hides, reorders or controls as a mark such as ‹U+202E›.
+
+    A joiner or a variation selector directly after an emoji is part of it and stays.
+    """
+    text = "" if value is None else str(value)
+
+    def mark(match: re.Match[str]) -> str:
+        before = text[match.start() - 1] if match.start() else ""
+        if match[0] in _JOINERS and before and (unicodedata.category(before) in ("So", "Sk") or before == "\ufe0f"):
+            return match[0]
+        return "⏎" if match[0] == "\n" else f"‹U+{ord(match[0]):04X}›"
+
+    return _INVISIBLE.sub(mark, text)
+
+
+def visible_lines(value: Any) -> str:
+    """The same for text that may have lines of its own, such as a model's answer."""
+    lines = str(value).replace("\r\n", "\n").split("\n")
+    return "\n".join("    ".join(visible(part) for part in line.split("\t")) for line in lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a person decides on. `rows` are (label, value); every value went through `visible`."""
+
+    headline: str
+    rows: Sequence[tuple[str, str]]
+    warnings: Sequence[str]
+    folded: Sequence[str]
+    drift: Sequence[str]
+    confirm: str
+    footer: str
+
+    def lines(self) -> list[str]:
+        """The card as plain text."""
+        out = [self.headline, *(f"! {line}" for line in self.drift)]
+        out += [f"{label}: {value}" if label else f"  {value}" for label, value in self.rows]
+        out += [f"! {line}" for line in self.warnings]
+        return [*out, self.footer]
+
+
+def _folder() -> Path:
+    shipped = Path(__file__).parent / "_prompts"
+    return shipped if shipped.is_dir() else Path(__file__).parent.parent / "prompts"
+
+
+class Words:
+    """All words of one language. Missing words and missing variables are errors."""
+
+    def __init__(self, language: Language, zone: ZoneInfo) -> None:
+        self.language: Language = language
+        self._zone = zone
+        self._environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(_folder()),
+            undefined=jinja2.StrictUndefined,
+            finalize=visible,
+            autoescape=False,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.filters |= {
+            "when": self.when,
+            "stamp": lambda value: self.when(datetime.fromtimestamp(value, UTC).isoformat()),
+            "number": lambda value: f"{value:,}",
+            "body": lambda value: visible_lines(value).split("\n"),
+        }
+        self._environment.globals["name_of"] = lambda facts: facts["campaign"]["title"] or facts["campaign"]["id"]
+        self._compiled: dict[str, jinja2.Template] = {}
+
+    @cached_property
+    def _catalogue(self) -> dict[str, Any]:
+        return tomllib.loads((_folder() / f"words.{self.language}.toml").read_text("utf-8"))
+
+    def say(self, key: str, **data: Json) -> str:
+        """`key` is "section.name" of words.*.toml."""
+        if key not in self._compiled:
+            section, _, name = key.partition(".")
+            self._compiled[key] = self._environment.from_string(self._catalogue[section][name])
+        return self._compiled[key].render(data)
+
+    def has(self, key: str) -> bool:
+        section, _, name = key.partition(".")
+        return name in self._catalogue.get(section, {})
+
+    def when(self, iso: str) -> str:
+        """A date in local time with its weekday, and in UTC."""
+        moment = datetime.fromisoformat(iso)
+        local = moment.astimezone(self._zone)
+        day, month = _DAYS[self.language][local.weekday()], _MONTHS[self.language][local.month - 1]
+        utc = moment.astimezone(UTC)
+        other_day = "" if utc.date() == local.date() else utc.strftime(" %Y-%m-%d")
+        return f"{day} {local.day} {month} {local.year}, {local:%H:%M} {self._zone.key} ({utc:%H:%M} UTC{other_day})"
+
+    def system(self, *, read_only: bool) -> str:
+        template = self._environment.get_template(f"system.{self.language}.j2")
+        return template.render(read_only=read_only).strip()
+
+    def error(self, error: AgentError) -> tuple[str, str]:
+        """What is wrong, and the one thing to do about it."""
+        data = {"status": None, "text": "", "request_id": None, "wait": None, **error.data}
+        return self.say(f"{error.code}.say", **data), self.say(f"{error.code}.do", **data)
+
+    def refusal(self, code: str, data: Mapping[str, Json]) -> str:
+        return self.say(f"refusal.{code}", **data)
+
+    def outcome(self, tool: str, kind: str, data: Mapping[str, Json]) -> str:
+        """The one line that states what happened, before any words of the model's."""
+        key = f"{tool}.{kind}"
+        return self.say(key if self.has(key) else f"outcome.{kind}", tool=tool, **data)
+
+    def card(self, preview: Preview, *, approval: str, expires_at: float) -> Card:
+        template = self._environment.get_template(f"cards/{self.language}/{preview.tool}.j2")
+        text = template.render(facts=preview.facts, arguments=preview.arguments, members=preview.members[:5])
+        headline, *lines = [line for line in text.split("\n") if line.strip()]
+        warnings = [self.say(f"warning.{w.code}", **w.data) for w in preview.warnings]
+        drift = [self._difference(item) for item in preview.drift]
+        expiry = self.when(datetime.fromtimestamp(expires_at, UTC).isoformat())
+        return Card(
+            headline.strip(),
+            [_row(line) for line in lines],
+            warnings[:_SHOWN_WARNINGS],
+            warnings[_SHOWN_WARNINGS:],
+            [self.say("drift.intro"), *drift] if drift else [],
+            preview.confirm,
+            self.say("card.footer", approval=approval, expiry=expiry, folded=len(warnings[_SHOWN_WARNINGS:])),
+        )
+
+    def _difference(self, item: Mapping[str, Any]) -> str:
+        if item["what"] == "audience":
+            if "joined" in item:
+                return self.say("drift.members", **item)
+            return self.say("drift.size", **item)
+        before, after = (_short(item[side]) for side in ("before", "after"))
+        return self.say("drift.fact", what=item["what"], before=before, after=after)
+
+    def differences(self, drift: Sequence[Mapping[str, Json]]) -> list[str]:
+        return [self._difference(item) for item in drift]
+
+
+def _row(line: str) -> tuple[str, str]:
+    """A line of a card template: "Label: value", or a line of a message, which is indented."""
+    if line.startswith("  "):
+        return "", line[2:]
+    label, _, value = line.partition(": ")
+    return label.strip(), value
+
+
+def _short(value: Json) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+@cache
+def words(language: Language, zone: str) -> Words:
+    return Words(language, ZoneInfo(zone))
+
+
+_SPANISH = {
+    "el", "la", "los", "las", "de", "del", "que", "y", "a", "en", "para", "por", "con", "una", "un", "mi", "es", "me",
+    "campaña", "campana", "campañas", "borra", "crea", "envia", "envía", "manda", "agrega", "quita", "vacia", "vacía",
+    "muestra", "muéstrame", "hola", "sí", "si", "quiero", "cuales", "cuáles", "lista", "enseñame", "gracias", "ver",
+}  # fmt: skip
+_ENGLISH = {
+    "the", "of", "to", "and", "a", "in", "for", "with", "my", "is", "me", "campaign", "campaigns", "delete", "create",
+    "send", "add", "remove", "clear", "show", "list", "hello", "hi", "yes", "what", "which", "please", "thanks", "get",
+    "audience", "update", "from", "all", "it", "on",
+}  # fmt: skip
+
+
+def guess_language(text: str, otherwise: Language) -> Language:
+    """The language that somebody writes in, when it shows."""
+    found = set(re.findall(r"[a-záéíóúüñ]+", text.lower()))
+    spanish, english = len(found & _SPANISH), len(found & _ENGLISH)
+    if re.search(r"[¿¡ñáéíóú]", text.lower()):
+        spanish += 1
+    if spanish == english:
+        return otherwise
+    return "es" if spanish > english else "en"

@@ -1,0 +1,122 @@
+"""The environment, read once into one frozen `Settings`; nothing else in the package reads it."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from agent.errors import UsageError
+
+SANDBOX_URL = "http://sandbox.invalid"
+"""Where the embedded sandbox seems to be; the reserved name makes sure that nothing real is ever meant."""
+
+
+def _plain(name: str) -> AliasChoices:
+    return AliasChoices(name, name.lower())
+
+
+class Settings(BaseSettings):
+    """Every setting of design section 6. `CAMPAIGN_AGENT_` comes before the names that are ours alone."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CAMPAIGN_AGENT_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    platica_api_key: Annotated[SecretStr | None, Field(validation_alias=_plain("PLATICA_API_KEY"))] = None
+    platica_base_url: Annotated[str, Field(validation_alias=_plain("PLATICA_BASE_URL"))] = "https://api.platica.mx"
+    platica_workspace: Annotated[str | None, Field(validation_alias=_plain("PLATICA_WORKSPACE"))] = None
+    openai_api_key: Annotated[SecretStr | None, Field(validation_alias=_plain("OPENAI_API_KEY"))] = None
+    openai_base_url: Annotated[str | None, Field(validation_alias=_plain("OPENAI_BASE_URL"))] = None
+
+    model: str = "gpt-5-mini"
+    strict_tools: bool | None = None
+    """Strict tool schemas; None: only where they are known to be understood (OpenAI's own endpoint)."""
+    stream: bool = True
+    model_timeout: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    model_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    context_bytes: Annotated[int, Field(ge=20_000)] = 400_000
+    """How much history goes to the model; about four bytes a token."""
+    step_limit: Annotated[int, Field(ge=1, le=100)] = 12
+    """Model answers in one turn."""
+
+    state_dir: Path | None = None
+    database_url: SecretStr | None = None
+    language: Literal["es", "en", "auto"] = "auto"
+    timezone: str = "America/Mexico_City"
+    country: Annotated[str, Field(pattern="^[A-Z]{2}$")] = "MX"
+    """Of phones written without a country code."""
+
+    confirm: Literal["risky", "writes"] = "risky"
+    read_only: bool = False
+    confirm_audience_over: Annotated[int, Field(ge=0)] = 50
+    confirm_typed_over: Annotated[int, Field(ge=1)] = 100
+    max_audience: Annotated[int, Field(ge=1)] = 200_000
+    approval_ttl: Annotated[float, Field(gt=0)] = 3600.0
+    request_deadline: Annotated[float, Field(gt=0)] = 30.0
+    requests_per_second: Annotated[float, Field(gt=0)] = 30.0
+    """Of one key in this process; divide the key's 30 among replicas."""
+    allow_noninteractive_approve: bool = False
+    cost_per_message: Annotated[float | None, Field(ge=0)] = None
+    cost_currency: str = "MXN"
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone_exists(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"{value!r} is not a time zone name such as America/Mexico_City") from None
+        return value
+
+    @field_validator("platica_base_url", "openai_base_url")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError(f"{value!r} must begin with https:// or http://")
+        return value.rstrip("/") if value else value
+
+    @classmethod
+    def read(cls) -> Self:
+        """From the environment and `.env`. Raises UsageError naming the setting that is wrong, never its value."""
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            where = str(first["loc"][0]) if first["loc"] else "settings"
+            known = where if where.isupper() else f"CAMPAIGN_AGENT_{where.upper()}"
+            raise UsageError("setting", setting=known, problem=str(first["msg"])) from None
+
+    @property
+    def sandboxed(self) -> bool:
+        """No key for the campaigns API: the embedded sandbox stands in."""
+        return self.platica_api_key is None
+
+    @property
+    def offline(self) -> bool:
+        """Neither a model key nor a model address: the embedded rule-based model stands in."""
+        return self.openai_api_key is None and self.openai_base_url is None
+
+    @property
+    def api_url(self) -> str:
+        return SANDBOX_URL if self.sandboxed else self.platica_base_url
+
+    @property
+    def key_id(self) -> str:
+        """The public half of `pl_key_KEYID_SECRET`: enough to tell keys apart, useless to anybody else."""
+        if self.platica_api_key is None:
+            return "sandbox"
+        import hashlib
+
+        # Keys needn't follow the documented form, and a part of one must never be shown by mistake.
+        return "key_" + hashlib.sha256(self.platica_api_key.get_secret_value().encode()).hexdigest()[:10]
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.timezone)
+
+    @property
+    def home(self) -> Path:
+        """Where the journal and the sandbox live when no other place is set."""
+        return self.state_dir or Path.home() / ".campaign-agent"
