@@ -271,7 +271,7 @@ class Gate:
         reason: str | None = None,
         interactive: bool = True,
     ) -> Approval:
-        """Records a person's decision. Anything but "approve" is a no. Raises DecisionRefused with why nothing moved."""
+        """Records a person's decision. Anything but "approve" is a no. Raises DecisionRefused: why nothing moved."""
         approval = await self._journal.read(lambda tx: tx.approval(approval_id))
         if approval is None:
             raise DecisionRefused("unknown", approval=approval_id)

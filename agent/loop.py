@@ -31,8 +31,8 @@ _BY_HAND = "call"
 _KEEP = 256
 """Conversations whose messages stay in memory between turns."""
 _BARE_ANSWERS = {
-    "si", "no", "ok", "okay", "dale", "va", "claro", "adelante", "apruebo", "aprobado", "confirmo", "confirmado", "hazlo",
-    "si por favor", "yes", "y", "n", "s", "yep", "yeah", "sure", "approve", "approved", "confirm", "confirmed", "do it",
+    "si", "no", "ok", "okay", "dale", "va", "claro", "adelante", "apruebo", "aprobado", "confirmo", "confirmado",
+    "hazlo",     "si por favor", "yes", "y", "n", "s", "yep", "yeah", "sure", "approve", "approved", "confirm", "confirmed", "do it",
     "go ahead", "yes please", "nope", "deny", "cancel", "cancela", "cancelar", "nel", "sale",
 }  # fmt: skip
 

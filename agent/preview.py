@@ -45,7 +45,8 @@ class Warning:
 @dataclass(frozen=True, slots=True)
 class Preview:
     """What is shown and what is bound. `facts` are digested into `fingerprint`; `members` and `warnings` follow from
-    facts and clock; `people` are the recipients of a send, hashed, in hex. `confirm` is how it must be confirmed: "yes", "typed" (title or count) or "title"."""
+    facts and clock; `people` are the recipients of a send, hashed, in hex. `confirm` is how it must be confirmed:
+    "yes", "typed" (title or count) or "title"."""
 
     tool: str
     arguments: Sequence[Mapping[str, Json]]
@@ -89,7 +90,7 @@ class Hopeless(Exception):
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a preview needs besides the API: `earlier` are the sends of this campaign, `other_sends` those of others
-    in the same workspace; `batch_done` are calls of the same approval that ran already; `approved` is what was approved."""
+    in the same workspace; `batch_done` are calls of the same approval that ran already; `approved` the approved one."""
 
     now: datetime
     earlier: Sequence[Attempt] = ()

@@ -1,0 +1,596 @@
+"""The commands: each builds what it needs, and nothing else, and hands it to an interface."""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.errors import AgentError, DecisionRefused, UsageError
+from agent.settings import SANDBOX_URL, Settings
+
+if TYPE_CHECKING:
+    from agent.interfaces.terminal import Screen
+    from agent.loop import Agent, AgentEvent
+    from agent.prompts import Language, Words
+
+ANSWERED, FAILED, USAGE, WAITS = 0, 1, 2, 3
+
+app = typer.Typer(
+    name="campaign-agent",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="WhatsApp campaigns on Plática by conversation. Deleting, clearing, removing and sending wait for approval.",
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, nothing else there.")]
+Session = Annotated[str | None, typer.Option("--session", help="Go on with this session.")]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command; every way to fail ends in a code, one thing to do, and no traceback."""
+    as_json = "--json" in arguments
+    try:
+        result = app(args=list(arguments), prog_name="campaign-agent", standalone_mode=False)
+        return int(result or 0)
+    except AgentError as error:
+        return _report(error, as_json)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Nobody reads any more, for instance `| head`; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        if type(error).__module__.startswith(("click", "typer")):
+            return _usage(error)
+        return _report(_crash(error), as_json)
+
+
+def _usage(error: Exception) -> int:
+    """What the command line parser says, in its own words."""
+    code = int(getattr(error, "exit_code", USAGE))
+    show = getattr(error, "show", None)
+    if callable(show):
+        show(file=sys.stderr)
+    return code
+
+
+def _crash(error: Exception) -> AgentError:
+    """A fault of our own: the traceback goes to a file, its name and kind to the person."""
+    import traceback
+
+    try:
+        path = Settings.read().home / "crash.log"
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with path.open("a", encoding="utf-8") as file:
+            traceback.print_exception(error, file=file)
+        return AgentError(text=f"{type(error).__name__}, see {path}")
+    except (AgentError, OSError):
+        return AgentError(text=type(error).__name__)
+
+
+def _report(error: AgentError, as_json: bool) -> int:
+    message, hint = _fallback_words().error(error)
+    if as_json:
+        print(json.dumps({"type": "error", "code": error.code, "message": message, "hint": hint}, ensure_ascii=False))
+    else:
+        print(f"✗ {message}\n  {hint} [{error.code}]", file=sys.stderr)
+    return USAGE if isinstance(error, UsageError) else FAILED
+
+
+def _fallback_words() -> "Words":
+    from agent.prompts import words
+
+    try:
+        return _words(Settings.read())
+    except AgentError:
+        return words(_locale(), "America/Mexico_City")
+
+
+def _locale() -> "Language":
+    """The language of the machine's user, for what is said before anybody has written anything."""
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        if value := os.environ.get(name):
+            return "en" if value.lower().startswith("en") else "es"
+    return "es"
+
+
+def _words(settings: Settings) -> "Words":
+    from agent.prompts import words
+
+    return words(_locale() if settings.language == "auto" else settings.language, settings.timezone)
+
+
+# Building.
+
+
+def build(settings: Settings) -> "Agent":
+    """The agent of these settings: real services where keys are set, the embedded ones where not."""
+    import httpx
+
+    from agent.journal import Journal
+    from agent.loop import Agent
+    from agent.platica import Platica
+
+    if settings.sandboxed:
+        from agent.sandbox.api import SandboxTransport, create_app
+        from agent.sandbox.seed import LOCAL_KEY
+
+        database = settings.home / "sandbox.db"
+        _make_home(settings)
+        transport = SandboxTransport(create_app(database))
+        http, key = httpx.AsyncClient(transport=transport, base_url=SANDBOX_URL, timeout=None), LOCAL_KEY
+    else:
+        assert settings.platica_api_key is not None
+        # Idle connections are dropped before servers usually do: a POST on a dying one would end as unknown.
+        limits = httpx.Limits(max_connections=10, max_keepalive_connections=5, keepalive_expiry=4.0)
+        timeout = httpx.Timeout(settings.request_deadline, connect=10.0)
+        http = httpx.AsyncClient(base_url=settings.platica_base_url, limits=limits, timeout=timeout)
+        key = settings.platica_api_key.get_secret_value()
+    platica = Platica(
+        http,
+        key=key,
+        workspace=settings.platica_workspace,
+        deadline=settings.request_deadline,
+        requests_per_second=settings.requests_per_second,
+    )
+    journal = Journal(_database(settings))
+    return Agent(settings, model=_model(settings), platica=platica, journal=journal, locale=_locale())
+
+
+def _make_home(settings: Settings) -> None:
+    from agent.errors import DatabaseUnavailable
+
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise DatabaseUnavailable(text=f"{settings.home}: {error.strerror}") from None
+
+
+def _database(settings: Settings) -> str:
+    if settings.database_url is not None:
+        url = settings.database_url.get_secret_value()
+        # The driver is named, so that the choice is ours and not the library's default.
+        return url.replace("postgresql://", "postgresql+psycopg://", 1)
+    return f"sqlite:///{settings.home / 'journal.db'}"
+
+
+def _model(settings: Settings) -> Any:
+    if settings.offline:
+        from agent.sandbox.model import RuleModel
+
+        return RuleModel()
+    from agent.model import OpenAIModel, connect
+    from agent.operations import openai_tools
+
+    key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else None
+    client = connect(
+        key=key, base_url=settings.openai_base_url, timeout=settings.model_timeout, retries=settings.model_retries
+    )
+    strict = settings.strict_tools if settings.strict_tools is not None else settings.openai_base_url is None
+    return OpenAIModel(
+        client,
+        settings.model,
+        openai_tools(strict=strict),
+        stream=settings.stream,
+        deadline=settings.model_timeout * 5,
+    )
+
+
+def _banner(settings: Settings, words: "Words") -> list[str]:
+    """What every screen says of the stand-ins."""
+    lines = [words.say("screen.sandbox")] if settings.sandboxed else []
+    return lines + [
+        words.say("screen.offline") if settings.offline else words.say("screen.model", model=settings.model)
+    ]
+
+
+def _with_agent(settings: Settings, work: "Callable[[Agent], Coroutine[Any, Any, int]]") -> int:
+    async def whole() -> int:
+        agent = build(settings)
+        try:
+            return await work(agent)
+        finally:
+            await agent.aclose()
+
+    return asyncio.run(whole())
+
+
+def _screen(settings: Settings) -> "Screen":
+    from agent.interfaces.terminal import Screen
+
+    return Screen(_words(settings), sys.stdout, sys.stderr)
+
+
+async def _play(events: "AsyncGenerator[AgentEvent]", settings: Settings, as_json: bool) -> int:
+    """Shows a turn to its end, and tells by an exit code how it ended."""
+    from agent.interfaces.terminal import plain
+    from agent.loop import ApprovalAsked, Failed
+
+    screen = None if as_json else _screen(settings)
+    code = ANSWERED
+    async with contextlib.aclosing(events):
+        async for event in events:
+            if screen is None:
+                print(json.dumps(plain(event), ensure_ascii=False, default=str), flush=True)
+            else:
+                screen.show(event)
+            code = WAITS if isinstance(event, ApprovalAsked) else FAILED if isinstance(event, Failed) else code
+    if screen is not None:
+        screen.end_text()
+    return code
+
+
+# Talking.
+
+
+@app.command()
+def chat(session: Session = None) -> int:
+    """Chat in the terminal: streaming, cards, approval prompts, history."""
+    settings = Settings.read()
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("not_a_terminal")
+    from agent.gate import Identity
+    from agent.interfaces.terminal import Chat
+
+    async def work(agent: "Agent") -> int:
+        name = session or _new_session()
+        if session is not None:
+            await _must_exist(agent, session)
+        screen = _screen(settings)
+        banner = [*_banner(settings, screen.words), screen.words.say("screen.session", session=name)]
+        await Chat(agent, screen, name, by=Identity.os_user(), banner=banner).run()
+        return ANSWERED
+
+    return _with_agent(settings, work)
+
+
+async def _must_exist(agent: "Agent", session: str) -> None:
+    if not await agent.journal.read(lambda tx: tx.events(session)):
+        raise UsageError("no_such_session", session=session)
+
+
+def _new_session() -> str:
+    return secrets.token_hex(4)
+
+
+@app.command()
+def ask(
+    text: Annotated[str | None, typer.Argument(help="What to ask; read from standard input when left out.")] = None,
+    session: Session = None,
+    as_json: AsJson = False,
+) -> int:
+    """One turn. Exit 0: answered, 3: waits for an approval, 1: failed, 2: usage."""
+    settings = Settings.read()
+    if text is None and not sys.stdin.isatty():
+        text = sys.stdin.read()
+    if text is None or not text.strip():
+        raise UsageError("no_text")
+    said = text.strip()
+    name = session or _new_session()
+
+    async def work(agent: "Agent") -> int:
+        if not as_json:
+            for line in _banner(settings, _words(settings)):
+                print(line, file=sys.stderr)
+        code = await _play(agent.advance(name, said), settings, as_json)
+        if session is None and not as_json:
+            print(f"(--session {name})", file=sys.stderr)
+        return code
+
+    return _with_agent(settings, work)
+
+
+@app.command()
+def call(
+    tool: Annotated[str, typer.Argument(help="One of the ten operations; see `campaign-agent tools`.")],
+    arguments: Annotated[str, typer.Argument(help="Its arguments as JSON.")] = "{}",
+    session: Session = None,
+    as_json: AsJson = False,
+) -> int:
+    """One operation without a model, through the same gate. Prints the answer as JSON."""
+    from agent.loop import ToolResult
+    from agent.operations import BY_NAME
+
+    settings = Settings.read()
+    if tool not in BY_NAME:
+        raise UsageError("no_such_tool", tool=tool)
+
+    async def work(agent: "Agent") -> int:
+        async def events() -> "AsyncGenerator[AgentEvent]":
+            async for event in agent.call(session or _new_session(), tool, arguments):
+                yield event
+                if isinstance(event, ToolResult) and not as_json and event.ok:
+                    print(json.dumps(event.content.get("result"), ensure_ascii=False, indent=2))
+
+        return await _play(events(), settings, as_json)
+
+    return _with_agent(settings, work)
+
+
+# Deciding.
+
+
+@app.command()
+def approvals(
+    approval_id: Annotated[str | None, typer.Argument(metavar="ID", help="Show this one whole.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Also those that were decided.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """What waits for a decision."""
+    settings = Settings.read()
+
+    async def work(agent: "Agent") -> int:
+        from agent.interfaces.terminal import plain
+
+        states = None if every or approval_id else ("pending",)
+        found = await agent.journal.read(lambda tx: tx.approvals(states=states))
+        found = [await agent.gate.settle(approval) for approval in found]
+        if approval_id is not None:
+            found = [approval for approval in found if approval.id == approval_id]
+            if not found:
+                raise DecisionRefused("unknown", approval=approval_id)
+        elif not every:
+            found = [approval for approval in found if approval.state == "pending"]
+        screen = _screen(settings)
+        for approval in found:
+            event = agent.asked(approval, screen.words.language)
+            if as_json:
+                print(json.dumps({**plain(event), "state": approval.state}, ensure_ascii=False))
+            elif every and approval_id is None:
+                print(f"{approval.id}  {approval.state:10}  {event.card.headline}")
+            else:
+                screen.card(event.card, folded=approval_id is None)
+        if not found and not as_json:
+            print(screen.words.say("screen.nothing_waits"))
+        return ANSWERED
+
+    return _with_agent(settings, work)
+
+
+@app.command()
+def approve(
+    approval_id: Annotated[str, typer.Argument(metavar="ID")],
+    confirm: Annotated[str | None, typer.Option(help="The title, where a card wants it typed.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Approve what a card shows, as the user of this machine; the turn goes on."""
+    settings = Settings.read()
+    interactive = sys.stdin.isatty() and sys.stderr.isatty()
+
+    async def work(agent: "Agent") -> int:
+        if interactive and confirm is None and not as_json:
+            return await _approve_here(agent, settings, approval_id)
+        events = agent.decide(approval_id, "approve", confirm=confirm, interactive=interactive)
+        return await _play(events, settings, as_json)
+
+    return _with_agent(settings, work)
+
+
+async def _approve_here(agent: "Agent", settings: Settings, approval_id: str) -> int:
+    """At a terminal the card is shown first, and a key decides."""
+    from agent.gate import Identity
+    from agent.interfaces.terminal import decide_here
+
+    approval = await agent.journal.read(lambda tx: tx.approval(approval_id))
+    if approval is None or (await agent.gate.settle(approval)).state != "pending":
+        return await _play(agent.decide(approval_id, "approve"), settings, False)
+    screen = _screen(settings)
+    screen.card(agent.asked(approval, screen.words.language).card, folded=False)
+
+    async def question(text: str) -> str:
+        return await asyncio.to_thread(input, text)
+
+    events = await decide_here(agent, screen, approval, question, by=Identity.os_user())
+    return WAITS if events is None else await _play(events, settings, False)
+
+
+@app.command()
+def deny(
+    approval_id: Annotated[str, typer.Argument(metavar="ID")],
+    reason: Annotated[str | None, typer.Option(help="Why; the model is told.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Deny what a card shows; the turn goes on."""
+    settings = Settings.read()
+    interactive = sys.stdin.isatty()
+
+    async def work(agent: "Agent") -> int:
+        events = agent.decide(approval_id, "deny", reason=reason, interactive=interactive)
+        return await _play(events, settings, as_json)
+
+    return _with_agent(settings, work)
+
+
+# Looking.
+
+
+@app.command()
+def tools(
+    tool: Annotated[str | None, typer.Argument(help="One operation, with its fields in words.")] = None,
+    form: Annotated[str | None, typer.Option("--format", help="openai or mcp: the schemas as sent.")] = None,
+) -> int:
+    """The ten operations, as they are sent to a model, or in words."""
+    from agent.operations import BY_NAME, OPERATIONS, describe, mcp_tools, openai_tools
+
+    if tool is not None and tool not in BY_NAME:
+        raise UsageError("no_such_tool", tool=tool)
+    if form not in (None, "openai", "mcp"):
+        raise UsageError("format", form=form)
+    if form is not None:
+        settings = Settings.read()
+        strict = settings.strict_tools if settings.strict_tools is not None else settings.openai_base_url is None
+        sent = mcp_tools() if form == "mcp" else openai_tools(strict=strict)
+        wanted = [t for t in sent if tool in (None, t.get("name") or t["function"]["name"])]
+        print(json.dumps(wanted, ensure_ascii=False, indent=2))
+        return ANSWERED
+    for operation in OPERATIONS:
+        if tool is None:
+            print(f"{operation.tool():32} {operation.risk:12} {describe(operation)}")
+    if tool is not None:
+        _explain(tool)
+    return ANSWERED
+
+
+def _explain(tool: str) -> None:
+    from agent.operations import BY_NAME, describe, schema
+
+    operation = BY_NAME[tool]
+    print(f"{tool} ({operation.risk}): {describe(operation)}\n{operation.method} {operation.path}\n")
+    shape = schema(operation)
+    for name, field in shape["properties"].items():
+        needed = "required" if name in shape.get("required", []) else "optional"
+        bounds = {k: v for k, v in field.items() if k in ("enum", "minimum", "maximum", "default", "minItems")}
+        extra = " ".join(f"{key}={json.dumps(value)}" for key, value in bounds.items())
+        print(f"  {name:18} {field.get('type', ''):8} {needed:9} {field.get('description', '')} {extra}".rstrip())
+        inner = field.get("properties") or field.get("items", {}).get("properties") or {}
+        for key, value in inner.items():
+            print(f"    .{key:17} {value.get('type', ''):8} {value.get('description', '')}".rstrip())
+
+
+@app.command()
+def attempts(as_json: AsJson = False, limit: int = 50) -> int:
+    """What ran: who asked, who approved, when, and how it ended."""
+    settings = Settings.read()
+
+    async def work(agent: "Agent") -> int:
+        from agent.gate import Outcome
+
+        await agent.gate.sweep()
+        words = _words(settings)
+        for attempt in await agent.journal.read(lambda tx: tx.attempts(limit=limit)):
+            outcome = attempt.outcome and Outcome.load(attempt.outcome)
+            line = agent.line(outcome, words.language) if outcome else ""
+            approval = "" if attempt.approval.startswith("write:") else attempt.approval
+            if as_json:
+                row: dict[str, Any] = {"id": attempt.id, "approval": approval or None, "session": attempt.conversation}
+                row |= {"tool": attempt.tool, "arguments": attempt.arguments, "by": attempt.by, "state": attempt.state}
+                row |= {"started_at": attempt.started_at, "ended_at": attempt.ended_at, "line": line}
+                print(json.dumps(row, ensure_ascii=False))
+                continue
+            when = datetime.fromtimestamp(attempt.started_at, settings.zone)
+            print(f"{attempt.id}  {when:%Y-%m-%d %H:%M:%S}  {attempt.state:8} {attempt.by:10} {attempt.tool}")
+            print(f"    {line}" + (f" (approval {approval})" if approval else ""))
+        return ANSWERED
+
+    return _with_agent(settings, work)
+
+
+@app.command()
+def log(session: Session = None, as_json: AsJson = False, limit: int = 200) -> int:
+    """The record of a session, or of all: messages, cards, decisions, attempts, in order of time."""
+    settings = Settings.read()
+
+    async def work(agent: "Agent") -> int:
+        from agent.interfaces.record import record
+
+        rows = await agent.journal.read(lambda tx: record(tx, session, limit))
+        for row in rows:
+            if as_json:
+                print(json.dumps(row, ensure_ascii=False))
+                continue
+            when = datetime.fromtimestamp(row["at"], settings.zone)
+            print(f"{when:%Y-%m-%d %H:%M:%S}  {row['session']:10} {row['what']:9} {row['by'] or '':10} {row['text']}")
+        return ANSWERED
+
+    return _with_agent(settings, work)
+
+
+@app.command()
+def sessions() -> int:
+    """Earlier sessions, newest first."""
+    settings = Settings.read()
+
+    async def work(agent: "Agent") -> int:
+        from agent.prompts import visible
+
+        for known in await agent.journal.read(lambda tx: tx.conversations(100)):
+            when = datetime.fromtimestamp(known.updated_at, settings.zone)
+            print(f"{known.id:14} {when:%Y-%m-%d %H:%M}  {visible(known.first_words)}")
+        return ANSWERED
+
+    return _with_agent(settings, work)
+
+
+# Running and checking.
+
+
+@app.command()
+def sandbox(
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8787,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    database: Annotated[Path | None, typer.Option(help="SQLite file; the embedded sandbox's by default.")] = None,
+) -> int:
+    """Run the sandbox of the campaigns API on a port, for developing against it."""
+    import socket
+
+    import uvicorn
+
+    from agent.sandbox.api import create_app
+    from agent.sandbox.seed import LOCAL_KEY
+
+    settings = Settings.read()
+    _make_home(settings)
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        raise UsageError("port", host=host, port=port, text=getattr(error, "strerror", None) or str(error)) from None
+    made = create_app(database or settings.home / "sandbox.db")
+    print(f"PLATICA_BASE_URL=http://{host}:{listener.getsockname()[1]} PLATICA_API_KEY={LOCAL_KEY}", flush=True)
+    server = uvicorn.Server(uvicorn.Config(made, log_level="warning"))
+    asyncio.run(server.serve([listener]))
+    return ANSWERED
+
+
+@app.command()
+def doctor() -> int:
+    """Check the set-up: settings, database, campaigns API, model. Changes nothing."""
+    settings = Settings.read()
+
+    async def work(agent: "Agent") -> int:
+        from agent.interfaces.doctor import examine
+
+        healthy = True
+        async for name, problem, hint in examine(agent, _words(settings)):
+            healthy = healthy and not hint
+            print(f"{'✗' if hint else '✓'} {name}: {problem}" + (f"\n  {hint}" if hint else ""))
+        return ANSWERED if healthy else FAILED
+
+    return _with_agent(settings, work)
+
+
+@app.command()
+def demo() -> int:
+    """A short scripted conversation on a fresh sandbox: a card, a denial, an approval, the outbox."""
+    from agent.interfaces.demo import play
+
+    settings = Settings.read()
+    with tempfile.TemporaryDirectory(prefix="campaign-agent-") as folder:
+        # Whatever keys are set: a demonstration never leaves the sandbox.
+        fresh = settings.model_copy(
+            update={
+                "platica_api_key": None,
+                "platica_workspace": None,
+                "openai_api_key": None,
+                "openai_base_url": None,
+                "database_url": None,
+                "state_dir": Path(folder),
+                "allow_noninteractive_approve": True,
+                "read_only": False,
+                "confirm": "risky",
+            }
+        )
+        return _with_agent(fresh, lambda agent: play(agent, _screen(fresh), Path(folder) / "sandbox.db"))

@@ -1,0 +1,399 @@
+"""What the built-in rules know of Spanish and English: verbs by what they ask for, nouns by what they name."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from functools import cache
+
+COMMAND, MENTION = "command", "mention"
+"""Whether a form of a verb can ask for something ("borra", "borrar") or only speaks of it ("borré", "borrado")."""
+
+
+@cache
+def _fold_character(character: str) -> str:
+    base = unicodedata.normalize("NFKD", character)[0].lower()
+    if base in "‘’´`ʼ":
+        return "'"
+    return '"' if base in "“”«»„" else base[0]
+
+
+def fold(text: str) -> str:
+    """Lower case without accents, of the same length as `text`, so that positions can be used in both."""
+    return "".join(map(_fold_character, text))
+
+
+# Verbs.
+
+_SPANISH_VERBS = {
+    "show": "mostrar:muestr ensenar listar ver revisar consultar checar chequear buscar visualizar desplegar:despliegu "
+    "enumerar traer:traig describir detallar informar leer obtener:obten contar:cuent platicar pasar abrir "
+    "conocer:conozc saber decir:dig mirar echar recordar:recuerd acomodar ordenar verificar explicar explorar "
+    "facilitar compartir proporcionar presentar indicar sacar jalar",
+    "create": "crear generar armar abrir hacer:hag construir:construy montar preparar iniciar registrar levantar "
+    "configurar disenar elaborar producir:produzc arrancar",
+    "change": "cambiar modificar actualizar editar renombrar reemplazar sustituir:sustituy corregir:corrij ajustar "
+    "asignar rebautizar retitular mover:muev recategorizar reclasificar usar utilizar establecer:establezc definir "
+    "alterar convertir:conviert transferir:transfier reasignar arreglar nombrar",
+    "remove": "borrar eliminar quitar sacar suprimir retirar remover:remuev desechar tirar descartar excluir:excluy "
+    "expulsar desinscribir desvincular destruir:destruy desaparecer:desaparezc sacudir volar:vuel tumbar",
+    "clear": "vaciar:vaci limpiar depurar desalojar desocupar purgar resetear",
+    "send": "mandar enviar:envi lanzar disparar programar agendar difundir despachar distribuir:distribuy emitir "
+    "calendarizar transmitir aventar soltar:suelt publicar",
+    "add": "agregar anadir sumar meter incluir:incluy anotar inscribir subir registrar apuntar incorporar integrar "
+    "ingresar cargar importar insertar adjuntar enlistar suscribir anexar",
+    "put": "poner:pong dejar colocar",
+}
+_IRREGULAR = {
+    "show": "pon:no da:no dame denme dime diganme digame di deme danos ve:no veo:no veamos ensename ensena traeme trae "
+    "traigame traigan cuentame cuenta dejame dejeme regalame pasame paseme echale ver viendo darme decirme "
+    "dices muestrame ensename checame checale reviseme",
+    "create": "haz hazme hagame hagan hagas haces hagamos creame creeme creemos crees",
+    "put": "pon ponla ponlo ponle ponles ponme ponmela ponmelo ponlas ponlos ponga pongan pongale pongas pongamos pones "
+    "dejala dejalo deja deje dejarla dejarlo dejame:no",
+    "send": "envio:no programado:no mandelo mandela",
+}
+_ENGLISH_VERBS = {
+    "show": "show list see view display get fetch give bring tell check look read open pull describe inspect "
+    "retrieve find know name:no enumerate review print share return browse sort order walk grab hit pass peek hand "
+    "remind explain lookup summarize",
+    "create": "create make generate build start open prepare craft launch:no register set:no draft begin spin produce",
+    "change": "change update rename edit set switch modify replace assign recategorize alter adjust move swap convert "
+    "retitle reassign correct fix transfer use tweak reclassify revise relabel",
+    "remove": "delete remove drop erase trash discard toss scrap kill withdraw exclude kick nuke destroy "
+    "eliminate unsubscribe strip wipe detach bin axe yank ditch",
+    "clear": "empty clear purge flush clean wipe reset",
+    "send": "send launch push blast schedule fire deliver dispatch release broadcast shoot ship distribute transmit "
+    "resend",
+    "add": "add include insert enroll enrol upload register append import attach load subscribe invite",
+    "put": "put place make have let",
+}
+_CLITICS = ("me", "te", "le", "les", "nos", "lo", "la", "los", "las", "se")
+_DOUBLE = tuple(
+    first + second for first in ("me", "te", "se", "nos", "le") for second in ("lo", "la", "los", "las", "le")
+)
+_TWO = ("me", "te", "se", "nos")
+
+
+def _soft(root: str, vowels: str) -> str:
+    """The root before e, as Spanish spells it: saca, saque."""
+    if vowels != "ar":
+        return root
+    for end, instead in (("c", "qu"), ("g", "gu"), ("z", "c")):
+        if root.endswith(end):
+            return root[: -len(end)] + instead
+    return root
+
+
+def _conjugate(infinitive: str, changed: str) -> tuple[set[str], set[str]]:
+    """Forms that can command, and the other usual ones."""
+    root, kind = infinitive[:-2], infinitive[-2:]
+    strong = changed or root
+    soft = _soft(strong, kind)
+    if kind == "ar":
+        imperatives = {strong + "a", soft + "e", soft + "en", _soft(root, kind) + "emos"}
+        others = {strong + "as", soft + "es", root + "aria", root + "arias"}
+        past = {"o", "aste", "aron", "ado", "ada", "ados", "adas", "aba", "ara", "aran", "aras", "are", "amos"}
+        gerund = root + "ando"
+    else:
+        imperatives = {root + "e", strong + "e", strong + "a", strong + "an", strong + "amos"}
+        others = {root + "es", strong + "es", strong + "as", root + kind + "ia", root + kind + "ias"}
+        past = {"o", "iste", "ieron", "ido", "ida", "idos", "idas", "ia", "io", "i", kind + "a", kind + "an"}
+        gerund = root + ("yendo" if root.endswith("u") else "iendo")
+    bases = {*imperatives, infinitive, gerund}
+    clitic = {base + tail for base in bases for tail in (*_CLITICS, *_DOUBLE)}
+    mentions = {root + end for end in past} | {strong + "o", strong + "an", gerund}
+    if infinitive in ("ver", "traer"):
+        mentions -= {"via"}
+    commands = bases | others | clitic
+    return commands - {gerund}, mentions - commands
+
+
+def _english(base: str) -> tuple[set[str], set[str]]:
+    stem = base[:-1] if base.endswith("e") else base
+    double = (
+        base + base[-1] if re.fullmatch(r"(drop|get|set|put|ship|swap|let|kill|strip|scrap|cut|bin)", base) else base
+    )
+    y = base[:-1] + "ied" if base.endswith("y") else base
+    return {base}, {stem + "ed", stem + "ing", double + "ed", double + "ing", base + "s", base + "es", y} - {base}
+
+
+@cache
+def verbs() -> dict[str, tuple[tuple[str, str], ...]]:
+    """Every known form, with the families it may belong to and whether it can command."""
+    found: dict[str, dict[str, str]] = {}
+
+    def take(family: str, commands: Iterable[str], mentions: Iterable[str] = ()) -> None:
+        for form in mentions:
+            found.setdefault(form, {}).setdefault(family, MENTION)
+        for form in commands:
+            found.setdefault(form, {})[family] = COMMAND
+
+    for family, listed in _SPANISH_VERBS.items():
+        for item in listed.split():
+            infinitive, _, changed = item.partition(":")
+            take(family, *_conjugate(infinitive, changed))
+    for family, listed in _ENGLISH_VERBS.items():
+        for item in listed.split():
+            if not item.endswith(":no"):
+                take(family, *_english(item))
+    for family, listed in _IRREGULAR.items():
+        take(family, [item for item in listed.split() if not item.endswith(":no")])
+    take("send", (), ("sent", "envio", "envios", "sends", "sending"))
+    for word in NOT_VERBS:
+        found.pop(word, None)
+    return {form: tuple(families.items()) for form, families in found.items()}
+
+
+NOT_VERBS = set(
+    "nombre nombres lista listas cuenta cuentas abierta hecho este esta para como uso usa:no nota tira mira son sin "
+    "contada dia dias via cargo registro orden ordenes base sale caso quiero vista haga:no hacia una uno mando:no suma "
+    "vuelo nueva solo dicho sumas subi ver:no les veas cargado pase paso pasos pasa pasado pasada pasaste caja muevo "
+    "tires monte ingreso ingresos trajo names named uses used using orders listing listings views setting settings "
+    "needs makes set:no reads looks look:no order:no given lets getting making knowing opening checking known "
+    "dice dicen dicha dijo registros envien:no sumo publico publica publicas cargas".split()
+)
+
+# Nouns and other words.
+
+
+def _set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+CAMPAIGN = _set("campana campaign campanita camapana campanya camp campagna campaing campain")
+CAMPAIGNS = _set("campanas campaigns campanitas campaings campains")
+AUDIENCE = _set(
+    "audiencia audience audiencias audiences contactos contacts clientes clients customers destinatarios recipients "
+    "destinatario personas people gente integrantes miembros members suscriptores subscribers publico usuarios "
+    "participantes participants inscritos receptores everyone everybody destinatarias folks receivers prospectos leads "
+    "clientas clientela roster numeros telefonos phones"
+)
+PERSON = _set(
+    "contacto contact cliente client customer persona person numero number telefono phone cel celular cell whats "
+    "whatsapp recipient member suscriptor subscriber miembro senor senora guy integrante tel movil mobile clienta "
+    "usuario user muchacho muchacha chavo chava lady man woman"
+)
+ALL = _set(
+    "todos todas todo toda all every entire whole completa completo completas completamente everyone everybody "
+    "enterita entera entero totalidad absolutamente full completely entirely cada everything"
+)
+FIELDS = {
+    "title": _set("nombre titulo title name nombrecito encabezado"),
+    "category": _set("categoria category tipo type clasificacion rubro clase"),
+    "templateName": _set("plantilla template plantillas templates formato machote"),
+    "owners": _set("dueno duena duenos duenas owner owners propietario propietaria propietarios responsable "
+                   "responsables encargado encargada titular ownership duenio propietarias encargados"),
+    "message": _set("mensaje message texto text copy cuerpo body"),
+    "language": _set("idioma language lenguaje"),
+}  # fmt: skip
+FIELD_OF = {word: field for field, words in FIELDS.items() for word in words}
+FOREIGN = _set(
+    "canal canales channel channels mensaje mensajes message messages agente agent boton button cuenta account reporte "
+    "report estadisticas statistics stats metricas metrics factura invoice correo email mail foto photo imagen image "
+    "video documento document archivo file etiqueta tag workspace usuario workspace programacion schedule horario "
+    "recordatorio reminder link liga saludo greeting programado programados scheduled plantilla template envio envios"
+)
+DETAILS = _set(
+    "detalle detalles details detail info informacion information datos data ficha configuracion config settings "
+    "resumen summary overview record registro estado status expediente specs pormenores metadata setup card rundown "
+    "configurado configurada caracteristicas particulars propiedades properties"
+)
+CATEGORIES = {
+    "marketing": _set("marketing mercadotecnia promocional promocion promotional promo publicidad publicitaria mkt "
+                      "comercial advertising promotion promociones mercadeo"),
+    "utility": _set("utilidad utility utilitaria utilitario transaccional transactional utilities utilidades servicio"),
+    "authentication": _set("autenticacion authentication auth verificacion autentificacion otp authenticate"),
+}  # fmt: skip
+CATEGORY_OF = {word: category for category, words in CATEGORIES.items() for word in words}
+NEW = _set("nueva nuevo new otra another")
+NUMBERS = {
+    word: number
+    for number, words in enumerate(
+        (
+            "cero zero", "uno una un one", "dos two", "tres three", "cuatro four", "cinco five", "seis six",
+            "siete seven", "ocho eight", "nueve nine", "diez ten", "once eleven", "doce twelve dozen docena",
+            "trece thirteen", "catorce fourteen", "quince fifteen", "dieciseis sixteen", "diecisiete seventeen",
+            "dieciocho eighteen", "diecinueve nineteen", "veinte twenty",
+        )
+    )
+    for word in words.split()
+} | {"veinticinco": 25, "treinta": 30, "thirty": 30, "cuarenta": 40, "forty": 40, "cincuenta": 50, "fifty": 50,
+     "cien": 100, "hundred": 100, "sesenta": 60, "sixty": 60}  # fmt: skip
+
+PEOPLE_QUESTION = re.compile(
+    r"\b(a )?quien(es)? (mas )?(esta|estan|hay|son|reciben|recibe|va|van|le|les|recibira|recibiran|se|tenemos|tengo|"
+    r"forma|forman|integra|integran|aparece|aparecen|figura|figuran|entra|entran|anda|andan|quedo|quedaron|trae|"
+    r"conforman|componen|pertenece|pertenecen|vienen|viene|quedan)\b"
+    r"|\bwho(m)?( all|'s|s|'re)? (is|are|do|does|will|would|we|am|gets?|receives?|in|on|going|it|belongs?|they|have|has|"
+    r"this|that|makes?|did|else|s)\b|\bwho's (in|on|going|getting|part|inside|all)\b|\bwho all\b|\bwhos (in|on)\b"
+    r"|\bcuant[ao]s (contactos|clientes|personas|destinatarios|numeros|gente)\b|\bcuanta gente\b|\bhow many (people|contacts|"
+    r"clients|customers|recipients|members)\b|\b(le|les) (va a llegar|llega|llegara|llegaria)\b|\bque gente\b"
+)
+OWNER_QUESTION = re.compile(
+    r"\bquien(es)? (es|son|esta a cargo|lleva|creo|la creo|la hizo|hizo|maneja|administra|figura como|aparece como)\b|"
+    r"\bwho('s| is|s| are)? (the )?(owns?|owner|owners|responsible|in charge|manages?|created|made|runs?)\b|"
+    r"\bde quien es\b|\bwhose\b|\bwho does .{1,60} belong\b"
+)
+ASKING = re.compile(
+    r"\b(que|cual|cuales|quien|quienes|cuando|cuanto|cuantos|cuantas|como|donde|what|which|who|when|whose|how|where|is|"
+    r"are|does|was|were|has|what's|whats|hay|tenemos|tengo|existen|esta|estan)\b"
+)
+
+HYPOTHETICAL = re.compile(
+    r"\b(que (pasa|pasaria|sucede|sucederia|ocurre|ocurriria|implica)|what (if|happens|would|will happen|else happens)|"
+    r"suppose|supon|supongamos|imagina|imaginate|hipotetic\w+|hypothetical\w*|buena idea|good idea|bad idea|mala idea|"
+    r"conviene|deberia|deberiamos|debo|should i|should we|opinas|crees que|do you think|you think|recommend|recomiendas|"
+    r"recomendarias|advise|aconsejas|como (se|puedo|podria|hago|le hago|hacer|le|borro|elimino|mando|envio|creo|agrego|"
+    r"funciona|le hace|quito|cambio|vacio|programo)|how (do|can|could|would|to|does|should|did)|tal vez|quiza|quizas|"
+    r"maybe|perhaps|a lo mejor|pensando|pienso|planeo|planeando|considering|thinking|planning|plan to|i might|we might|"
+    r"por que|porque no|why|is it (safe|ok|okay|possible to undo|bad|risky|reversible)|es (seguro|posible deshacer|"
+    r"reversible|riesgoso)|se puede deshacer|se pierde|se pierden|duda[rn]?|no se si|i wonder|wondering|not sure|"
+    r"unsure|todavia no|aun no|not yet|wait|espera|esperate|hold off|hold on|almost|casi|puedo|can i|may i|could i|"
+    r"me pregunto|te acuerdas|remember when|acabo de|acabas de|i just|did (you|i|we|they|someone|anybody|anyone)|"
+    r"have (you|i|we|they)|has (anyone|someone|it)|would (you|it) be (wise|smart|ok|okay|safe)|tiene sentido|"
+    r"makes? sense|vale la pena|worth|voy a|vas a|va a|iba a|ibamos a|i will|i'll|i am going|i'm going|im going|"
+    r"i was|we were|ire|hubiera|habria|difference|diferencia|significa|mean|means|si yo|fue|fueron|"
+    r"se (borro|elimino|mando|envio|creo|vacio|lanzo|programo)|gonna have to|someday|algun dia|eventually)\b"
+)
+CONDITION = re.compile(
+    r"\b(si|if|cuando|when|unless|a menos que|en caso|in case|once|hasta que|until|whenever|aunque)\b"
+)
+POLITE_CONDITION = re.compile(
+    r"\bsi (me (haces?|hace|puedes?|pudieras?|ayudas?|podrias?)|puedes?|pudieras?|se puede|eres|es posible|no es molestia|"
+    r"gustas?|fueras?|fuera posible|no te molesta|es tan|quieres)\b|\bif (you (can|could|would|don't mind|dont mind|"
+    r"please|may|have a)|possible|that's ok|it's not|its not)\b|\bcuando (puedas|pueda|tengas|tenga|gustes|guste)\b|"
+    r"\bwhen(ever)? you (can|get|have|could)\b|\bsi,|^si\b(?! [a-z]+o\b)|\bpara si\b|\bonce\b(?= (de|del|am|a\.m|horas|pm))|\blas once\b"
+)
+REPORTED = re.compile(
+    r"\b(dijo|dice|dijeron|dicen|pidio|pidieron|comento|comentan|segun|said|says|told|asked me|according|wrote|escribio|"
+    r"mencionaron|menciono|leido|read that|heard|escuche|lei)\b"
+)
+NEGATIONS = _set("no nunca jamas ni tampoco sin don't dont not never without evita evitar avoid doesn't shouldn't "
+                 "won't can't cannot nor stop nada didn't isn't wasn't haven't hasn't couldn't wouldn't")  # fmt: skip
+POSSIBLE = re.compile(
+    r"\b(puedes?|podrias?|podria|pueden|se puede|se pueden|sabes|sabe|eres capaz|es posible|seria posible|can you|could "
+    r"you|are you able|do you|can u|could u|is it possible|would it be possible|can it|can this|able to|permite|"
+    r"permites|soportas|support|hay forma|hay manera|is there a way|tienes|"
+    r"can we|could we|will you|would you)\b"
+)
+
+GREETING = re.compile(
+    r"(hola+|holi+|buen(as|os)? ?(dias|tardes|noches|dia)?|que onda|que tal|hey+|hi+|hello+|hiya|good (morning|afternoon|"
+    r"evening|day)|greetings|saludos|there|yo|oye|como estas|how are you|que hubo|quiubo|todo bien|sup|what's up|buen dia|"
+    r"amigo|team|equipo|bot|como andas|como va|how's it going)"
+)
+THANKS = re.compile(
+    r"(muchas|mil|many)? ?(gracias|thanks?|thank you|thx|ty|agradezco|te lo agradezco|grax|cheers)( (so much|a lot|very "
+    r"much|again|mucho|por todo|de nuevo|you))?|perfecto|perfect|excelente|excellent|great|genial|cool|nice|super|"
+    r"bye|adios|hasta luego|chao|goodbye|see you|nos vemos|buen trabajo|good job|well done|listo|that's all|es todo|"
+    r"eso es todo|awesome|de nada"
+)
+YES = re.compile(
+    r"(si+|yes+|yep|yeah|yup|ok(ay|ey|is)?|va|vale|dale|sale|claro|adelante|confirmo|confirmado|confirmed|confirm|"
+    r"apruebo|aprobado|approved?|sure|de acuerdo|hazlo|do it|go ahead|correcto|correct|right|asi es|simon|orale|andale|"
+    r"por supuesto|of course|absolutely|sounds good|y|s|sip|me parece|esta bien|bueno|ya|procede|proceed|k|kk|please do|"
+    r"that's right|exacto|exactly|please|por favor|porfa|arre|jalo|va que va|sobres|let's go|go|hagale|si senor|"
+    r"fine|alright|a darle|si quiero|lo confirmo|i confirm|i approve|lo apruebo)"
+)
+NO = re.compile(
+    r"(no+|nope|nah|nel|n|cancela(r|lo)?|cancel( it| that)?|olvidalo|dejalo( asi)?|never ?mind|forget (it|about it)|ya no|"
+    r"nada|nothing|stop|mejor no|no (quiero|gracias|thanks|thank you|lo hagas|hagas nada|way|no)|don't|detente|para|alto|"
+    r"olvida(lo)?( eso)?|abort|deja|ninguna|none( of them)?|not now|ahora no|todavia no|ahorita no|skip it|dejemoslo)"
+)
+HELP = re.compile(
+    r"\b(ayuda|ayudame|ayudas|help|que (puedes|sabes|haces|mas puedes|cosas puedes|se puede) ?(hacer)?|what (can|do) (you|i) "
+    r"(do|ask|say)|what can (i|you)|who are you|quien eres|que eres|what are you|como (funcionas|te uso|funciona esto)|"
+    r"how (do you|does this) work|para que sirves|en que (me )?puedes|what do you do|comandos|commands|opciones|"
+    r"instrucciones|instructions|que modelo|which model|what model|capabilities|eres (un|una) (bot|modelo|ia)|"
+    r"are you (a|an) (bot|model|ai|llm|human)|que operaciones|como te (uso|hablo|pido))\b"
+)
+
+FUNCTION = _set(
+    "a al ante con contra de del desde durante e el ella ellas ellos en entre es esa esas ese eso esos esta estas este "
+    "esto estos fue ha han hasta hay la las le les lo los me mi mis muy nos o para pero por porque que se ser si sin "
+    "sobre son su sus tambien te tiene tu tus u un una unas unos y ya yo q xq x pues eh oye favor porfa porfavor plis "
+    "xfa xfavor gracias nomas solo solamente por ahora ahorita aqui ahi alla mas menos bien nada ver usted ustedes "
+    "mismo misma mismos mismas quiero quisiera necesito ocupo requiero requiere deseo gustaria podrias puedes podria "
+    "puede favor hola buenas buenos dias tardes noches onda amigo hey urge ayudas ayuda ayudame tengo trae actual "
+    "actuales vieja viejo viejas urgente completamente definitivamente definitivo siempre vez sistema cuenta manera "
+    "forma cada hacer hay tenemos nuestra nuestras nuestro nuestros asi entonces luego despues bueno va dale mero "
+    "the an of to in on for from with by at as is are was be been it its it's this that these those my our your their "
+    "his her him he she they them we us i you me i'd i'm i've please pls plz kindly just now right some any there here "
+    "and or but so if then also too would could can will shall should want need like let let's lets up out off into "
+    "onto about over through via using off hey hi hello thanks thank current currently already really very whole "
+    "complete old permanently forever good u ur im id account system do does did have has had got go goes going one "
+    "ones what which who when how where exactly quick quickly again back away down same mine ours one's gonna wanna".split()
+    if False
+    else "a al ante con contra de del desde durante e el ella ellas ellos en entre es esa esas ese eso esos esta estas "
+    "este esto estos ha han hasta hay la las le les lo los me mi mis muy nos o para pero por porque que se ser si sin "
+    "sobre son su sus tambien te tiene tu tus u un una unas unos y ya yo q xq x pues eh oye favor porfa porfavor plis "
+    "xfa xfavor gracias nomas solo solamente ahora ahorita aqui ahi alla mas menos bien nada usted ustedes mismo misma "
+    "mismos mismas quiero quisiera necesito ocupo requiero requiere deseo gustaria podrias puedes podria puede hola "
+    "buenas buenos dias tardes noches onda amigo hey urge ayudas ayuda ayudame tengo actual actuales vieja viejo viejas "
+    "urgente definitivamente definitivo siempre vez sistema manera forma hacer tenemos nuestra nuestras nuestro "
+    "nuestros asi entonces luego despues bueno va dale mero cuanto antes inmediato "
+    "the an of to in on for from with by at as is are was be been it its it's this that these those my our your their "
+    "his her him he she they them we us i you i'd i'm i've please pls plz kindly just now right some any there here "
+    "and or but so if then also too would could can will shall should want need like let let's lets up out off into "
+    "onto about over through via using hi hello thanks thank current currently already really very complete old "
+    "permanently forever good ur im id do does did have has had got go goes going one ones what which who when how "
+    "where exactly quick quickly again back away down same mine ours gonna wanna"
+)
+
+_ES_HINTS = _set(
+    "el la los las de del que y en para por con una un mi es me al su sus lo le se ya no si hola quiero cuales gracias "
+    "ver tiene hay esta como a favor porfa sin e o este esa ese mañana hoy campana campanas borra crea manda envia "
+    "agrega quita vacia muestra cambia lista nueva plantilla canal audiencia bórrala borrala necesito dame cual ponle "
+    "elimina vaciar borrar crear enviar mandar agregar quitar eliminar va sale clientes contactos nombre detalle ayuda"
+)
+_EN_HINTS = _set(
+    "the of to and a in for with my is me its it this that on by from at who what which please thanks hi hello campaign "
+    "campaigns delete create send add remove clear show list yes get audience update all can you i need want want's tell "
+    "about have make channel template change rename there hey who's do now not don't details empty called named help"
+)
+
+
+def language_of(text: str, otherwise: str = "es") -> str:
+    """ "es" or "en", by the little words; `otherwise` where they don't tell."""
+    plain = fold(text)
+    words = re.findall(r"[a-z']+", plain)
+    spanish = sum(word in _ES_HINTS for word in words)
+    english = sum(word in _EN_HINTS for word in words)
+    known = verbs()
+    for word in words:
+        if word not in _ES_HINTS and word not in _EN_HINTS and word in known:
+            is_english = any(word in listed.split() for listed in _ENGLISH_VERBS.values())
+            english, spanish = english + is_english, spanish + (not is_english)
+    spanish += bool(re.search("[¿¡]", text))
+    if spanish == english:
+        return otherwise
+    return "es" if spanish > english else "en"
+
+
+@cache
+def known_words() -> frozenset[str]:
+    groups = (CAMPAIGN, CAMPAIGNS, AUDIENCE, PERSON, ALL, FOREIGN, DETAILS, NEW, FUNCTION, NEGATIONS)
+    return frozenset().union(*groups, FIELD_OF, CATEGORY_OF, NUMBERS, _ES_HINTS, _EN_HINTS)
+
+
+@cache
+def _targets() -> frozenset[str]:
+    """What a misspelt word may have meant."""
+    nouns = CAMPAIGN | CAMPAIGNS | AUDIENCE | frozenset(FIELD_OF) | frozenset(CATEGORY_OF)
+    return nouns | frozenset(verbs())
+
+
+@cache
+def spelled(word: str) -> str:
+    """`word`, or the one known word that is a slip of the finger away."""
+    if len(word) < 5 or not word.isalpha() or word in known_words() or word in verbs():
+        return word
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    near = {word[:i] + word[i + 1 :] for i in range(len(word))}
+    near |= {word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(len(word) - 1)}
+    near |= {word[:i] + letter + word[i:] for i in range(len(word) + 1) for letter in letters}
+    if len(word) >= 6:
+        near |= {word[:i] + letter + word[i + 1 :] for i in range(1, len(word)) for letter in letters}
+    found = near & _targets()
+    families = {verbs().get(item, ((item, ""),)) for item in found}
+    return min(found) if found and len(families) == 1 else word

@@ -1,0 +1,1 @@
+"""Evals and measurements: what the agent does with words, and what it costs."""
