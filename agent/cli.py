@@ -190,13 +190,16 @@ def _model(settings: Settings) -> Any:
 
 def _banner(settings: Settings, words: "Words") -> list[str]:
     """What every screen says of the stand-ins."""
-    lines = [words.say("screen.sandbox")] if settings.sandboxed else []
-    return lines + [
-        words.say("screen.offline") if settings.offline else words.say("screen.model", model=settings.model)
-    ]
+    model = words.say("screen.offline") if settings.offline else words.say("screen.model", model=settings.model)
+    return [words.say("screen.sandbox"), model] if settings.sandboxed else [model]
 
 
-def _with_agent(settings: Settings, work: "Callable[[Agent], Coroutine[Any, Any, int]]") -> int:
+def _with_agent(settings: Settings, work: "Callable[[Agent], Coroutine[Any, Any, int]]", *, quiet: bool = False) -> int:
+    """`quiet` leaves out the line that says which stand-ins are at work, where only machines read."""
+    if not quiet:
+        for line in _banner(settings, _words(settings)):
+            print(line, file=sys.stderr)
+
     async def whole() -> int:
         agent = build(settings)
         try:
@@ -253,7 +256,7 @@ def chat(session: Session = None) -> int:
         await Chat(agent, screen, name, by=Identity.os_user(), banner=banner).run()
         return ANSWERED
 
-    return _with_agent(settings, work)
+    return _with_agent(settings, work, quiet=True)
 
 
 async def _must_exist(agent: "Agent", session: str) -> None:
@@ -281,15 +284,12 @@ def ask(
     name = session or _new_session()
 
     async def work(agent: "Agent") -> int:
-        if not as_json:
-            for line in _banner(settings, _words(settings)):
-                print(line, file=sys.stderr)
         code = await _play(agent.advance(name, said), settings, as_json)
         if session is None and not as_json:
             print(f"(--session {name})", file=sys.stderr)
         return code
 
-    return _with_agent(settings, work)
+    return _with_agent(settings, work, quiet=as_json)
 
 
 @app.command()
@@ -310,13 +310,13 @@ def call(
     async def work(agent: "Agent") -> int:
         async def events() -> "AsyncGenerator[AgentEvent]":
             async for event in agent.call(session or _new_session(), tool, arguments):
-                yield event
                 if isinstance(event, ToolResult) and not as_json and event.ok:
                     print(json.dumps(event.content.get("result"), ensure_ascii=False, indent=2))
+                yield event
 
         return await _play(events(), settings, as_json)
 
-    return _with_agent(settings, work)
+    return _with_agent(settings, work, quiet=as_json)
 
 
 # Deciding.
@@ -356,7 +356,7 @@ def approvals(
             print(screen.words.say("screen.nothing_waits"))
         return ANSWERED
 
-    return _with_agent(settings, work)
+    return _with_agent(settings, work, quiet=as_json)
 
 
 @app.command()
@@ -375,7 +375,7 @@ def approve(
         events = agent.decide(approval_id, "approve", confirm=confirm, interactive=interactive)
         return await _play(events, settings, as_json)
 
-    return _with_agent(settings, work)
+    return _with_agent(settings, work, quiet=as_json)
 
 
 async def _approve_here(agent: "Agent", settings: Settings, approval_id: str) -> int:
@@ -410,7 +410,7 @@ def deny(
         events = agent.decide(approval_id, "deny", reason=reason, interactive=interactive)
         return await _play(events, settings, as_json)
 
-    return _with_agent(settings, work)
+    return _with_agent(settings, work, quiet=as_json)
 
 
 # Looking.
@@ -484,7 +484,7 @@ def attempts(as_json: AsJson = False, limit: int = 50) -> int:
             print(f"    {line}" + (f" (approval {approval})" if approval else ""))
         return ANSWERED
 
-    return _with_agent(settings, work)
+    return _with_agent(settings, work, quiet=as_json)
 
 
 @app.command()
@@ -504,7 +504,7 @@ def log(session: Session = None, as_json: AsJson = False, limit: int = 200) -> i
             print(f"{when:%Y-%m-%d %H:%M:%S}  {row['session']:10} {row['what']:9} {row['by'] or '':10} {row['text']}")
         return ANSWERED
 
-    return _with_agent(settings, work)
+    return _with_agent(settings, work, quiet=as_json)
 
 
 @app.command()
@@ -593,4 +593,4 @@ def demo() -> int:
                 "confirm": "risky",
             }
         )
-        return _with_agent(fresh, lambda agent: play(agent, _screen(fresh), Path(folder) / "sandbox.db"))
+        return _with_agent(fresh, lambda agent: play(agent, _screen(fresh), Path(folder) / "sandbox.db"), quiet=True)

@@ -128,6 +128,12 @@ class StepLimitExceeded(AgentError):
     code = "step_limit"
 
 
+class CallNotDone(AgentError):
+    """A single call, made without a model, that was not carried out; `text` states how it ended."""
+
+    code = "call_not_done"
+
+
 class DecisionRefused(AgentError):
     """`why` is one of: unknown, used, denied, expired, superseded, drifted, refused, not_entitled, confirmation,
     not_interactive, other_target, decided."""

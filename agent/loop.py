@@ -14,7 +14,16 @@ from typing import Any, ClassVar
 from pydantic_core import from_json, to_json
 
 from agent.domain import Json, Risk
-from agent.errors import AgentError, ApiError, ApiRefused, ApiUnreachable, InvalidCall, SessionBusy, StepLimitExceeded
+from agent.errors import (
+    AgentError,
+    ApiError,
+    ApiRefused,
+    ApiUnreachable,
+    CallNotDone,
+    InvalidCall,
+    SessionBusy,
+    StepLimitExceeded,
+)
 from agent.gate import Gate, Identity, Kind, Outcome, Pending, failed, parse_stored
 from agent.journal import LEASE, Approval, Event, Journal, Transaction, is_dead, make_owner
 from agent.model import Call, Completion, Model
@@ -32,8 +41,8 @@ _KEEP = 256
 """Conversations whose messages stay in memory between turns."""
 _BARE_ANSWERS = {
     "si", "no", "ok", "okay", "dale", "va", "claro", "adelante", "apruebo", "aprobado", "confirmo", "confirmado",
-    "hazlo",     "si por favor", "yes", "y", "n", "s", "yep", "yeah", "sure", "approve", "approved", "confirm", "confirmed", "do it",
-    "go ahead", "yes please", "nope", "deny", "cancel", "cancela", "cancelar", "nel", "sale",
+    "hazlo", "si por favor", "yes", "y", "n", "s", "yep", "yeah", "sure", "approve", "approved", "confirm", "confirmed",
+    "do it", "go ahead", "yes please", "nope", "deny", "cancel", "cancela", "cancelar", "nel", "sale",
 }  # fmt: skip
 
 
@@ -412,6 +421,10 @@ class Agent:
         yield ToolCalled(call.id, call.name, _arguments(call))
         async for event in self._open_calls(session, transcript, by):
             yield event
+            if isinstance(event, ToolResult) and not event.ok:
+                # No model will explain it, so that the call itself ends as an error.
+                _, hint = self.words(self._language(session)).error(CallNotDone(text=event.line))
+                yield Failed(str(event.content.get("error") or f"call_{event.outcome}"), event.line, hint)
 
     async def _think(self, session: str, transcript: Transcript, by: Identity) -> AsyncGenerator[AgentEvent]:
         """Model, tools, model, ... until it speaks without calling, a card waits, or the steps are used up."""

@@ -86,7 +86,9 @@ class Settings(BaseSettings):
             first = error.errors(include_input=False, include_url=False)[0]
             where = str(first["loc"][0]) if first["loc"] else "settings"
             known = where if where.isupper() else f"CAMPAIGN_AGENT_{where.upper()}"
-            raise UsageError("setting", setting=known, problem=str(first["msg"])) from None
+            raise UsageError(
+                "setting", setting=known, problem=str(first["msg"]).removeprefix("Value error, ")
+            ) from None
 
     @property
     def sandboxed(self) -> bool:

@@ -226,6 +226,11 @@ class Chat:
             again = await self._show(decided, asked)
             asked = again
 
+    async def _stored(self, asked: ApprovalAsked) -> Approval:
+        approval = await self._agent.journal.read(lambda tx: tx.approval(asked.id))
+        assert approval is not None
+        return approval
+
     async def _show(
         self, events: AsyncGenerator[AgentEvent], before: ApprovalAsked | None = None
     ) -> ApprovalAsked | None:

@@ -169,7 +169,8 @@ class Plain:
             stream=True,
             stream_options={"include_usage": True},
         )
-        text, calls = "", {}
+        text = ""
+        calls: dict[int, dict[str, Any]] = {}
         async for chunk in stream:
             if not chunk.choices:
                 continue
@@ -242,7 +243,7 @@ async def approval(ours: Ours, settings: Settings) -> dict[str, float]:
     assert [e.text for e in events if isinstance(e, Reply)] == [DELETED], events
     await first.aclose()
     await second.aclose()
-    (w0, c0), (w1, c1), (w2, c2) = marks
+    (w0, c0), (w1, _), (w2, c2) = marks
     return {
         "pause": (w1 - w0) * 1000,
         "resume": (w2 - w1) * 1000,

@@ -249,4 +249,4 @@ async def serve(answer: Answerer) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve({"model": ModelMock, "api": ApiMock}[sys.argv[1]]()))
+    asyncio.run(serve(ModelMock() if sys.argv[1] == "model" else ApiMock()))

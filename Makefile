@@ -1,0 +1,50 @@
+# Everything a checkout needs is installed into .venv by the first command that needs it.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.DEFAULT_GOAL := help
+.PHONY: help demo chat test check format lint types bench wheel clean
+
+help:  ## What can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /: /'
+
+.venv/run: .ci/requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install -r .ci/requirements.txt
+	$(PIP) install --no-deps -e .
+	@touch $@
+
+.venv/dev: .venv/run .ci/requirements-dev.txt
+	$(PIP) install -r .ci/requirements-dev.txt
+	@touch $@
+
+demo: .venv/run  ## A scripted conversation on a fresh sandbox: a card, a denial, an approval, the outbox
+	$(BIN)/campaign-agent demo
+
+chat: .venv/run  ## Talk to it: the sandbox and the built-in model, unless keys are set
+	$(BIN)/campaign-agent chat
+
+test: .venv/dev  ## The test suite
+	$(BIN)/python -m pytest -n auto
+
+check: format lint types test  ## Format, lint, types, tests
+
+format: .venv/dev
+	$(BIN)/ruff format --check .
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+
+types: .venv/dev
+	$(BIN)/mypy
+
+bench: .venv/dev  ## The figures of docs/performance.md
+	$(BIN)/python -m evals.bench.turn
+
+wheel: .venv/dev
+	$(BIN)/python -m hatchling build -t wheel
+
+clean:  ## Removes what was installed and built
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
