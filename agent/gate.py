@@ -207,7 +207,7 @@ class Gate:
         """
         tool = calls[0].operation.tool()
         try:
-            settled = [await self._previewer.settle(call.operation) for call in calls]
+            settled = await self._previewer.settle([call.operation for call in calls])
             context = await self._context(settled[0], progress=progress)
             preview = await self._previewer.preview(settled, context)
         except Hopeless as hopeless:

@@ -138,7 +138,7 @@ class Transcript:
     open: list[Call] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
     day: str = ""
-    language: Language | None = None
+    language: Language = "es"
     stopped: list[Call] = field(default_factory=list)
     by_hand: bool = False
     failed_step: bool = False
@@ -154,7 +154,9 @@ class Transcript:
             case "context":
                 self.day = str(from_json(from_json(body)["content"]).get("now", ""))[:10]
             case "user":
+                self.by_hand = False
                 self.stopped.clear()
+                self.language = guess_language(str(from_json(body)["content"]), self.language)
             case "assistant":
                 self.by_hand = event.by == _BY_HAND
                 self._take_calls(from_json(body))
@@ -171,11 +173,16 @@ class Transcript:
     def _take_answer(self, message: Mapping[str, Any]) -> None:
         answered = [call for call in self.open if call.id == message["tool_call_id"]]
         self.open = [call for call in self.open if call.id != message["tool_call_id"]]
-        outcome = from_json(message["content"]).get("outcome")
+        content = from_json(message["content"])
+        outcome = content.get("outcome")
         if outcome in ("denied", "drifted", "unknown"):
             self.stopped += answered
-        # A read that fails changes nothing that later steps rely on having happened.
-        if outcome != "done" and any(not call.name.startswith(("get_", "list_")) for call in answered):
+        # Later steps rely neither on a read that failed nor on a removal of somebody who isn't there.
+        if (
+            outcome != "done"
+            and content.get("removedCount") != 0
+            and any(not call.name.startswith(("get_", "list_")) for call in answered)
+        ):
             self.failed_step = True
 
     def trim(self, limit: int) -> None:
@@ -305,7 +312,6 @@ class Agent:
 
     async def _lease(self, session: str, owner: str) -> None:
         """Waits for the conversation while another turn works on it, and reads what that turn wrote."""
-        known = self._transcripts.get(session) or Transcript()
 
         def take(tx: Transaction) -> list[Event] | str:
             if tx.lease(session, owner):
@@ -316,6 +322,8 @@ class Agent:
             return other
 
         for _ in range(int(LEASE * 2 / 0.2)):
+            # Looked up each time: a turn that failed has thrown its transcript away.
+            known = self._transcripts.get(session) or Transcript(language=self._locale)
             answer = await self.journal.write(take)
             if not isinstance(answer, str):
                 for event in answer:
@@ -331,11 +339,12 @@ class Agent:
     async def _keep(self, session: str, owner: str) -> None:
         while True:
             await asyncio.sleep(LEASE / 3)
-            await self.journal.write(lambda tx: tx.lease(session, owner))
+            with contextlib.suppress(AgentError):
+                await self.journal.write(lambda tx: tx.lease(session, owner))
 
     def _language(self, session: str) -> Language:
         transcript = self._transcripts.get(session)
-        return (transcript.language if transcript else None) or self._locale
+        return transcript.language if transcript else self._locale
 
     def _error(self, error: AgentError, words: Words) -> Failed:
         message, hint = words.error(error)
@@ -350,7 +359,6 @@ class Agent:
                 async for event in self._think(session, transcript, by):
                     yield event
             return
-        transcript.language = guess_language(text, transcript.language or self._locale)
         if transcript.open:
             if (stay := await self._stays(session, text, by)) is not None:
                 yield Text(stay)
@@ -500,7 +508,7 @@ class Agent:
         `moved_on`: a new message has come, so that nothing new is begun; what was begun is brought to its end.
         """
         while transcript.open:
-            head = transcript.open[0]
+            head, count = transcript.open[0], len(transcript.open)
             if reads := [*takewhile(self._is_read, transcript.open)]:
                 outcomes = await asyncio.gather(*(self._read(call, self._parse(call)) for call in reads))
                 async for event in self._record(session, transcript, list(zip(reads, outcomes, strict=True))):
@@ -514,7 +522,7 @@ class Agent:
                 steps = self._propose(session, transcript, head, by)
             async for event in steps:
                 yield event
-            if head in transcript.open:
+            if len(transcript.open) == count:
                 return
 
     async def _ungated(
@@ -670,6 +678,8 @@ class Agent:
         line = self.line(outcome, self._language(session))
         if line:
             content["fact" if outcome.kind is Kind.DONE else "message"] = line
+        if outcome.data.get("code") in ("nobody_has_phone", "audience_empty_already"):
+            content["removedCount"] = 0
         if "error" in outcome.data:
             content["error"] = outcome.data["error"]
         if outcome.kind is Kind.DENIED and outcome.data.get("reason"):

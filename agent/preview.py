@@ -119,15 +119,13 @@ class Previewer:
                 return await self._write(operation, context)
         raise Hopeless("not_gated")
 
-    async def settle(self, operation: Operation) -> Operation:
-        """The same call with the phone in the form that the audience holds: +52 and +521 are one person."""
-        if not isinstance(operation, RemoveCampaignAudienceClient):
-            return operation
-        stored = [wire(c.phoneNumber) async for c in self._platica.audience(operation.campaignId) if c.phoneNumber]
-        if wire(operation.phoneNumber) in stored:
-            return operation
-        same = sorted({phone for phone in stored if identity(phone) == identity(operation.phoneNumber)})
-        return operation.model_copy(update={"phoneNumber": "+" + same[0]}) if same else operation
+    async def settle(self, operations: Sequence[Operation]) -> Sequence[Operation]:
+        """The same calls with phones in the form that the audience holds: +52 and +521 are one person."""
+        if not isinstance(operations[0], RemoveCampaignAudienceClient):
+            return operations
+        audience = self._platica.audience(operations[0].campaignId)
+        stored = {wire(client.phoneNumber) async for client in audience if client.phoneNumber}
+        return [_as_stored(operation, stored) for operation in operations]
 
     async def _send(self, send: SendCampaign, context: Context) -> Preview:
         campaign = await self._platica.campaign(send.campaignId)
@@ -308,6 +306,14 @@ class _Audience:
 
 
 _MISSING: Any = object()
+
+
+def _as_stored(operation: Operation, stored: set[str]) -> Operation:
+    phone = str(operation.arguments()["phoneNumber"])
+    same = sorted(other for other in stored if identity(other) == identity(phone))
+    if wire(phone) in stored or not same:
+        return operation
+    return operation.model_copy(update={"phoneNumber": "+" + same[0]})
 
 
 def _audience_facts(clients: Sequence[Client]) -> dict[str, Json]:
