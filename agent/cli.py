@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import secrets
@@ -202,6 +203,8 @@ def _with_agent(settings: Settings, work: "Callable[[Agent], Coroutine[Any, Any,
 
     async def whole() -> int:
         agent = build(settings)
+        gc.freeze()
+        gc.enable()
         try:
             return await work(agent)
         finally:
