@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.errors import AgentError, DecisionRefused, UsageError
-from agent.settings import SANDBOX_URL, Settings
+from agent.settings import SANDBOX_URL, Settings, machine_language
 
 if TYPE_CHECKING:
     from agent.interfaces.terminal import Screen
     from agent.loop import Agent, AgentEvent
-    from agent.prompts import Language, Words
+    from agent.prompts import Words
 
 ANSWERED, FAILED, USAGE, WAITS = 0, 1, 2, 3
 
@@ -96,21 +96,13 @@ def _fallback_words() -> "Words":
     try:
         return _words(Settings.read())
     except AgentError:
-        return words(_locale(), "America/Mexico_City")
-
-
-def _locale() -> "Language":
-    """The language of the machine's user, for what is said before anybody has written anything."""
-    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
-        if value := os.environ.get(name):
-            return "en" if value.lower().startswith("en") else "es"
-    return "es"
+        return words(machine_language(), "America/Mexico_City")
 
 
 def _words(settings: Settings) -> "Words":
     from agent.prompts import words
 
-    return words(_locale() if settings.language == "auto" else settings.language, settings.timezone)
+    return words(machine_language() if settings.language == "auto" else settings.language, settings.timezone)
 
 
 # Building.
@@ -147,7 +139,7 @@ def build(settings: Settings) -> "Agent":
         requests_per_second=settings.requests_per_second,
     )
     journal = Journal(_database(settings))
-    return Agent(settings, model=_model(settings), platica=platica, journal=journal, locale=_locale())
+    return Agent(settings, model=_model(settings), platica=platica, journal=journal, locale=machine_language())
 
 
 def _make_home(settings: Settings) -> None:

@@ -242,15 +242,18 @@ class Gate:
 
         return await self._journal.write(store)
 
-    async def _context(self, operation: Operation, **more: Any) -> Context:
-        """Earlier attempts on the same campaign, and sends of the same template, within the horizon."""
+    async def _context(self, operation: Operation, *, own: str | None = None, **more: Any) -> Context:
+        """Earlier attempts on the same campaign, and sends of the same template, within the horizon.
+
+        `own` is the approval being run: its own attempt is no earlier one.
+        """
         target = self._target(operation)
         scope = target.rpartition(" ")[0]
 
         def find(tx: Transaction) -> Context:
             now = tx.now()
             # A scheduled send counts from its dates, which may lie far from when it was asked for.
-            sends = tx.attempts(target=target, tool=SendCampaign.tool())
+            sends = [a for a in tx.attempts(target=target, tool=SendCampaign.tool()) if a.approval != own]
             earlier = [a for a in sends if max(a.started_at, a.last_date or 0.0) >= now - HORIZON.total_seconds()]
             since = now - HORIZON.total_seconds()
             wide = tx.attempts(tool=SendCampaign.tool(), since=since, states=("started", "done", "unknown"))
@@ -392,7 +395,9 @@ class Gate:
         try:
             checked = await self._check(approval, rest, ended)
             if isinstance(checked, Preview):
-                return checked
+                old = "executing" if ended else "approved"
+                moved = await self._journal.write(lambda tx: tx.move(approval.id, old, "drifted"))
+                return checked if moved else Outcome(Kind.NOT_RUN, approval.tool, {"code": "used"})
             if isinstance(checked, Outcome):
                 state = "refused" if checked.kind is Kind.REFUSED else "failed"
                 return await self._end_unstarted(approval, ended, state, checked.data)
@@ -425,7 +430,7 @@ class Gate:
         done = [str(call.operation.arguments().get("phoneNumber", "")).lstrip("+") for call, _ in ended]
         try:
             fresh_call = parse(tool, rest[0].operation.arguments(), self.reading())
-            context = await self._context(calls[0], approved=approved, batch_done=done)
+            context = await self._context(calls[0], own=approval.id, approved=approved, batch_done=done)
             fresh = await self._previewer.preview(calls, context)
         except InvalidCall as error:
             return Outcome(Kind.REFUSED, tool, {"code": "no_longer_valid", "problem": error.problem})
@@ -438,21 +443,16 @@ class Gate:
             same = _same_but_removed(approved, fresh, set(done))
         if same:
             return fresh_call, approved
-        moved = await self._journal.write(
-            lambda tx: tx.move(approval.id, "executing" if done else "approved", "drifted")
-        )
-        return approved if moved else Outcome(Kind.NOT_RUN, tool, {"code": "used"})
+        return approved
 
     async def _recheck(
         self, approval: Approval, rest: Sequence[Pending], ended: Sequence[tuple[Pending, Outcome]]
     ) -> Outcome | None:
-        """The same judgement before another request of the same attempt. Drift ends it: nothing has run yet."""
-        checked = await self._check(replace(approval, state="executing"), rest, ended)
-        if isinstance(checked, Outcome):
-            return checked
+        """The same judgement before another request of the same attempt. None: it may go."""
+        checked = await self._check(approval, rest, ended)
         if isinstance(checked, Preview):
-            return Outcome(Kind.FAILED, approval.tool, {"text": "the campaign changed while the request was repeated"})
-        return None
+            return Outcome(Kind.DRIFTED, approval.tool, {"campaign": rest[0].operation.campaign})
+        return checked if isinstance(checked, Outcome) else None
 
     async def _begin(self, approval: Approval, attempt: Attempt, owner: str, *, first: bool) -> bool:
         """Approved becomes executing and the attempt goes on record, in one transaction, or neither does."""
@@ -561,7 +561,7 @@ class Gate:
             started_at=now,
             deadline=now + self._span(),
             state="started",
-            size=_size(operation) if preview is None else int((preview.facts.get("audience") or {}).get("size", 0)),
+            size=_size(operation) or int(((preview.facts if preview else {}).get("audience") or {}).get("size", 0)),
             template=str(preview.facts["template"]["name"]) if preview and "template" in preview.facts else None,
             recipients=bytes.fromhex(preview.people) if preview and preview.people else None,
             last_date=max(datetime.fromisoformat(date).timestamp() for date in dates) if dates else None,
@@ -690,7 +690,11 @@ def _facts(operation: Operation, preview: Preview | None, body: Mapping[str, Any
 def _same_but_removed(approved: Preview, fresh: Preview, removed: set[str]) -> bool:
     """In a batch, whether only our own earlier removals changed anything."""
     left = [member for member in approved.members if member[1].lstrip("+") not in removed]
-    if [member[:2] for member in left] != [list(member[:2]) for member in fresh.members]:
+    if not approved.members:
+        gone = [c for p in approved.facts["people"] if p["phone"].lstrip("+") in removed for c in p["clients"]]
+        if fresh.facts["audience"]["size"] != approved.facts["audience"]["size"] - len(gone):
+            return False
+    elif [member[:2] for member in left] != [list(member[:2]) for member in fresh.members]:
         return False
 
     def rest(preview: Preview) -> dict[str, Json]:

@@ -20,6 +20,7 @@ from agent.errors import (
     ApiRefused,
     ApiUnreachable,
     CallNotDone,
+    DecisionRefused,
     InvalidCall,
     SessionBusy,
     StepLimitExceeded,
@@ -384,14 +385,17 @@ class Agent:
 
     async def _stays(self, session: str, text: str, by: Identity) -> str | None:
         """Why a message leaves a waiting card alone: a bare yes or no, or somebody else's message."""
-        waiting = await self.journal.read(lambda tx: tx.approvals(conversation=session, states=("pending",)))
-        waiting = [a for a in [await self.gate.settle(a) for a in waiting] if a.state == "pending"]
+        waiting = await self._waiting(session)
         said = self.words(self._language(session))
         if waiting and any(approval.requested_by != by.key for approval in waiting):
             return said.say("turn.other_person_waits", approval=waiting[0].id)
         if waiting and re.sub(r"[^\w ]", "", fold(text)).strip() in _BARE_ANSWERS:
             return said.say("turn.decide_on_card", approval=waiting[0].id)
         return None
+
+    async def _waiting(self, session: str) -> list[Approval]:
+        found = await self.journal.read(lambda tx: tx.approvals(conversation=session, states=("pending",)))
+        return [a for a in [await self.gate.settle(a) for a in found] if a.state == "pending"]
 
     async def _resume(self, approval: Approval, by: Identity) -> AsyncGenerator[AgentEvent]:
         session = approval.conversation
@@ -418,6 +422,9 @@ class Agent:
 
     async def _call(self, session: str, tool: str, arguments: str, by: Identity) -> AsyncGenerator[AgentEvent]:
         transcript = self._transcripts[session]
+        for approval in await self._waiting(session):
+            if approval.requested_by != by.key:
+                raise DecisionRefused("waits", approval=approval.id)
         await self.gate.supersede(session)
         async for event in self._open_calls(session, transcript, by, moved_on=True):
             yield event
@@ -450,10 +457,7 @@ class Agent:
                     completion = piece
             if completion.usage:
                 yield Usage(completion.usage)
-            calls = [
-                Call(self._call_id(transcript, call.id, at), call.name, call.arguments)
-                for at, call in enumerate(completion.calls)
-            ]
+            calls = self._with_ids(transcript, completion.calls)
             if not calls:
                 async for event in self._finish(session, transcript, completion):
                     yield event
@@ -520,9 +524,11 @@ class Agent:
                 steps = self._record(session, transcript, [(head, outcome)])
             else:
                 steps = self._propose(session, transcript, head, by)
+            asked = False
             async for event in steps:
+                asked = asked or isinstance(event, ApprovalAsked)
                 yield event
-            if len(transcript.open) == count:
+            if asked or len(transcript.open) == count:
                 return
 
     async def _ungated(
@@ -749,6 +755,14 @@ class Agent:
         await self.journal.write(lambda tx: tx.append(session, events))
         for event in events:
             transcript.take(event)
+
+    def _with_ids(self, transcript: Transcript, calls: Sequence[Call]) -> list[Call]:
+        """The calls, each with an id that nothing else in this conversation has."""
+        out: list[Call] = []
+        for at, call in enumerate(calls):
+            given = "" if any(call.id == other.id for other in out) else call.id
+            out.append(Call(self._call_id(transcript, given, at), call.name, call.arguments))
+        return out
 
     @staticmethod
     def _call_id(transcript: Transcript, given: str, at: int) -> str:

@@ -100,7 +100,7 @@ class OpenAIModel:
                     yield text
             yield assembly.completion()
         except openai.OpenAIError as error:
-            _rename(error, self._name)
+            _rename(error, self._name, self._client.api_key)
         except ValueError:
             raise ModelBroken(text="the answer is not JSON") from None
 
@@ -274,13 +274,13 @@ def _is_context(text: str, code: Json) -> bool:
     return code == "context_length_exceeded" or any(word in text.lower() for word in words)
 
 
-def _rename(error: Exception, model: str) -> NoReturn:
-    """The SDK's errors, as ours."""
+def _rename(error: Exception, model: str, key: str) -> NoReturn:
+    """The SDK's errors, as ours. Servers like to quote the key that they don't accept."""
     import openai
 
     if isinstance(error, openai.APIStatusError):
         body = error.body if isinstance(error.body, dict) else {}
-        text = str(body.get("message") or error.message)[:300]
+        text = str(body.get("message") or error.message).replace(key, "[key]")[:300]
         raise _by_status(error.status_code, text, body.get("code"), error.response.headers, model) from None
     if isinstance(error, openai.APITimeoutError):
         raise ModelUnreachable(text="no answer in time") from None

@@ -81,6 +81,23 @@ def _number_host(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | N
     return ipaddress.IPv4Address(value) if value < 2**32 else None
 
 
+_CARRIERS = [ipaddress.IPv6Network(net) for net in ("::/96", "64:ff9b::/32", "2002::/16", "2001::/32", "fec0::/10")]
+"""IPv6 ranges that stand for IPv4 addresses, or that were local once."""
+
+
+def _is_private(host: str) -> bool:
+    """True for every host that isn't surely a public one."""
+    address = _number_host(host)
+    if isinstance(address, ipaddress.IPv6Address):
+        return not address.is_global or any(address in net for net in _CARRIERS)
+    if address is not None:
+        return not address.is_global
+    last = host.rpartition(".")[2]
+    numeric = re.fullmatch(r"0[xX][0-9a-fA-F]*|[0-9]+", last) is not None
+    local = host == "localhost" or host.endswith((".localhost", ".local", ".internal", ".home.arpa"))
+    return numeric or local or "." not in host
+
+
 def _media(text: str) -> str:
     """An http(s) address of a public host, without user information."""
     if re.search(r"[\s\\\x00-\x20\x7f]", text) or not text.isascii():
@@ -90,15 +107,13 @@ def _media(text: str) -> str:
         host, _port = (parts.hostname or "").rstrip("."), parts.port
     except ValueError:
         raise ValueError(f"{text!r} is not a valid URL") from None
+    if "%" in host:
+        raise ValueError("the host of a URL must be written without percent signs")
     if parts.scheme not in ("http", "https") or not host:
         raise ValueError(f"{text!r} must be an http:// or https:// URL")
     if "@" in parts.netloc:
         raise ValueError("a URL with user information (user@host) is not accepted")
-    address = _number_host(host)
-    named_private = host == "localhost" or host.endswith((".localhost", ".local", ".internal", ".home.arpa"))
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    if named_private or (address is not None and not address.is_global) or (address is None and "." not in host):
+    if _is_private(host):
         raise ValueError(f"{host!r} is a private or local host; recipients could not open it")
     return text
 
@@ -117,7 +132,7 @@ def _no_repeats(dates: list[str]) -> list[str]:
 
 Phone = Annotated[str, AfterValidator(_phone), Field(description="Phone with country code, e.g. +525500100001")]
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
-Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
+Text = Annotated[str, StringConstraints(pattern=r"\S")]
 Email = Annotated[str, AfterValidator(_email)]
 Moment = Annotated[str, AfterValidator(_moment)]
 CampaignId = Annotated[Id, Field(description="Campaign id, as list_campaigns gives it; never a title")]
@@ -148,6 +163,8 @@ class Operation(Arguments):
             return cls.model_validate(_without_nulls(arguments), context=reading)
         except ValidationError as error:
             raise InvalidCall(_problems(cls.tool(), error)) from None
+        except RecursionError:
+            raise InvalidCall(f"the arguments of {cls.tool()} are nested too deeply") from None
 
     def arguments(self) -> dict[str, Json]:
         """The canonical arguments: what is shown, bound and sent."""
@@ -384,7 +401,7 @@ def _without_nulls(value: Json) -> Json:
 def _problems(tool: str, error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_url=False)[:5]:
-        where = ".".join(str(part) for part in item["loc"]) or tool
+        where = ".".join(str(part)[:60] for part in item["loc"]) or tool
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = "there is no such field; leave it out"

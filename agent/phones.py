@@ -1,8 +1,9 @@
 """Phones: E.164 out of any usual human form, and the identity that makes +52 1 and +52 one Mexican number."""
 
 import re
+import unicodedata
 
-_MEXICAN_PREFIXES = re.compile(r"^(?:044|045|01)(\d{10})$")
+_MEXICAN_PREFIXES = re.compile(r"^(?:044|045|01)([0-9]{10})$")
 """Dialling prefixes that Mexico dropped in 2019 and that address books still hold."""
 
 
@@ -11,27 +12,37 @@ def to_e164(text: str, region: str = "MX") -> str:
 
     Raises ValueError, with words for whoever typed it. The form that was given is kept: +521 stays +521.
     """
+    written = re.sub(r"^(?:tel|whatsapp):", "", text.strip(), flags=re.IGNORECASE)
+    if not re.fullmatch(r"\+?[\d()\s.\-\u2010-\u2015\u00a0/]+", written):
+        raise ValueError(f"{text!r} is not a phone number; give country code and digits, like +525500100001")
+    digits = "".join(str(unicodedata.digit(character)) for character in written if character.isdigit())
+    international = written.startswith("+")
+    if not international and digits.startswith("00"):
+        international, digits = True, digits[2:]
+    if region == "MX" and not international and (old := _MEXICAN_PREFIXES.match(digits)):
+        digits = old[1]
+    # A number that its own country dials as it stands comes before one that lacks its plus.
+    forms = ["+" + digits] if international else [digits, "+" + digits]
+    for form in forms:
+        if (found := _possible(form, region)) is not None:
+            return found
+    raise ValueError(f"{text!r} has too few or too many digits for a phone number with its country code")
+
+
+def _possible(digits: str, region: str) -> str | None:
     import phonenumbers  # 30 ms, and most commands never see a phone
 
-    written = re.sub(r"^(?:tel|whatsapp):", "", text.strip(), flags=re.IGNORECASE)
-    if not re.fullmatch(r"[\d+()\s.\-\u2010-\u2015\u00a0/]+", written):
-        raise ValueError(f"{text!r} is not a phone number; give country code and digits, like +525500100001")
-    digits = re.sub(r"\D", "", written)
-    if region == "MX" and "+" not in written and (old := _MEXICAN_PREFIXES.match(digits)):
-        written = digits = old[1]
-    if digits.startswith("00") and "+" not in written:
-        written = digits = digits[2:]
-    if len(digits) >= 11 and "+" not in written:
-        written = "+" + digits
-    if "+" in written and identity(digits) != "+" + digits:
-        return "+" + digits
+    if identity(digits) != "+" + digits.lstrip("+"):
+        return "+" + digits.lstrip("+")
     try:
-        number = phonenumbers.parse(written, region)
+        number = phonenumbers.parse(digits, region)
     except phonenumbers.NumberParseException:
-        raise ValueError(f"{text!r} is not a phone number; give country code and digits, like +525500100001") from None
-    if not phonenumbers.is_possible_number(number) or not 8 <= len(digits) <= 15:
-        raise ValueError(f"{text!r} has too few or too many digits for a phone number with its country code")
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+        return None
+    found = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    # Numbers that begin inside a town, or with a prefix that was stripped, don't survive a second reading.
+    reason = phonenumbers.is_possible_number_with_reason(number)
+    good = reason == phonenumbers.ValidationResult.IS_POSSIBLE and re.fullmatch(r"\+[1-9][0-9]{7,14}", found)
+    return found if good and (found == digits or _possible(found, region) == found) else None
 
 
 def identity(e164: str) -> str:

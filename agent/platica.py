@@ -1,17 +1,20 @@
 """`Platica.request`: one request to the campaigns API, and everything that can go wrong with it, by name."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
+from pydantic import ValidationError
 
-from agent.domain import Answer, Campaign, Channel, Client, Json, Page, Responder, Risk, Template
+from agent.domain import Answer, Campaign, Channel, Client, Json, Page, Record, Responder, Risk, Template
 from agent.errors import ApiError, ApiRateLimited, ApiRefused, ApiUncertain, ApiUnreachable
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 _ID = r"[A-Za-z0-9_-]{1,128}"
 _RISKS: Sequence[tuple[str, re.Pattern[str], Risk]] = [
     ("GET", re.compile(rf"/v1/campaigns(/{_ID}(/audience)?)?"), Risk.READ),
-    ("GET", re.compile(r"/v1/(channels|agents|templates(/[^/?#]{1,600})?)"), Risk.READ),
+    ("GET", re.compile(r"/v1/(channels|agents|templates(/(?!\.{1,2}$)[^/?#]{1,600})?)"), Risk.READ),
     ("POST", re.compile(r"/v1/campaigns"), Risk.WRITE),
     ("PATCH", re.compile(rf"/v1/campaigns/{_ID}"), Risk.WRITE),
     ("POST", re.compile(rf"/v1/campaigns/{_ID}/audience"), Risk.WRITE),
@@ -32,6 +35,8 @@ _REFUSALS = {400, 401, 403, 404, 422}
 _READ_TRIES = 3
 _WAIT_CAP = 10.0
 """Seconds that a 429 may keep a call waiting before it is given up as rate limited."""
+
+Kept = TypeVar("Kept", bound=Record)
 
 AUDIENCE_PAGE = 500
 CAMPAIGN_PAGE = 200
@@ -157,14 +162,16 @@ class Platica:
             raise ApiUncertain(f"no answer within {self.deadline:g} s") from None
 
     async def _take_turn(self) -> None:
-        if (pause := self._pause_until - time.monotonic()) > 0:
-            await self._sleep(pause)
         if self._limiter is None:
             from aiolimiter import AsyncLimiter
 
             # Evenly spaced, since a full bucket plus its refill would be twice the rate within one second.
             self._limiter = AsyncLimiter(1, 1 / self._rate)
         await self._limiter.acquire()
+        # The answer to somebody else's request may have said meanwhile that the limit is reached.
+        while (pause := self._pause_until - time.monotonic()) > 0:
+            await self._sleep(pause)
+            await self._limiter.acquire()
 
     async def _send(self, request: Request) -> httpx.Response:
         query = dict(request.query)
@@ -188,9 +195,9 @@ class Platica:
 
     def _read(self, request: Request, response: httpx.Response) -> Answer:
         """An answer or the exception that names it: the one place where statuses get their meaning."""
-        request_id = response.headers.get("x-request-id")
+        request_id = self._clean(response.headers.get("x-request-id", "")) or None
         self._follow_limits(response)
-        body = _json_object(response)
+        body = _json_object(response.content, self._secrets)
         status = response.status_code
         if 200 <= status < 300 and body is not None and self._succeeded(request, body):
             return Answer(status, body, request_id)
@@ -224,19 +231,19 @@ class Platica:
     async def campaign(self, campaign_id: str) -> Campaign:
         answer = await self.request(Request("GET", f"/v1/campaigns/{campaign_id}", Risk.READ))
         for record in _records(answer, "campaigns"):
-            return Campaign.model_validate(record)
+            return _as(Campaign, record)
         raise ApiRefused("Campaign not found", status=404, request_id=answer.request_id)
 
     async def campaigns(self) -> AsyncIterator[Campaign]:
         """All of them, in the order of their creation."""
         async for record in self._pages("/v1/campaigns", "campaigns", CAMPAIGN_PAGE):
-            yield Campaign.model_validate(record)
+            yield _as(Campaign, record)
 
     async def audience(self, campaign_id: str) -> AsyncIterator[Client]:
         """All members, oldest first; one that moves between pages while we read is given once."""
         seen: set[str] = set()
         async for record in self._pages(f"/v1/campaigns/{campaign_id}/audience", "clients", AUDIENCE_PAGE):
-            client = Client.model_validate(record)
+            client = _as(Client, record)
             if client.id not in seen:
                 seen.add(client.id)
                 yield client
@@ -247,7 +254,7 @@ class Platica:
         query: dict[str, str | int] = {"limit": limit, "offset": offset, "sortBy": "creationDate"}
         query["sortDirection"] = direction
         answer = await self.request(Request("GET", f"/v1/campaigns/{campaign_id}/audience", Risk.READ, query))
-        return Page([Client.model_validate(r) for r in _records(answer, "clients")], offset, _has_more(answer))
+        return Page([_as(Client, r) for r in _records(answer, "clients")], offset, _has_more(answer))
 
     async def count(self, campaign_id: str) -> int:
         """The size of an audience, which no answer states, in O(log n) requests: by doubling, then halving."""
@@ -270,11 +277,11 @@ class Platica:
 
     async def channels(self) -> list[Channel]:
         answer = await self.request(Request("GET", "/v1/channels", Risk.READ))
-        return [Channel.model_validate(record) for record in _records(answer, "channels")]
+        return [_as(Channel, record) for record in _records(answer, "channels")]
 
     async def templates(self) -> list[Template]:
         answer = await self.request(Request("GET", "/v1/templates", Risk.READ))
-        return [Template.model_validate(record) for record in _records(answer, "templates")]
+        return [_as(Template, record) for record in _records(answer, "templates")]
 
     async def template(self, name: str) -> Template:
         from urllib.parse import quote
@@ -282,12 +289,12 @@ class Platica:
         answer = await self.request(Request("GET", f"/v1/templates/{quote(name, safe='')}", Risk.READ))
         for record in _records(answer, "templates"):
             if record.get("name") == name:
-                return Template.model_validate(record)
+                return _as(Template, record)
         raise ApiRefused("Template not found", status=404, request_id=answer.request_id)
 
     async def responders(self) -> list[Responder]:
         answer = await self.request(Request("GET", "/v1/agents", Risk.READ))
-        return [Responder.model_validate(record) for record in _records(answer, "agents")]
+        return [_as(Responder, record) for record in _records(answer, "agents")]
 
     async def _pages(self, path: str, kind: str, size: int) -> AsyncIterator[dict[str, Json]]:
         offset = 0
@@ -303,9 +310,21 @@ class Platica:
             offset += size
 
 
-def _json_object(response: httpx.Response) -> dict[str, Any] | None:
+def _as(kind: type[Kept], record: Mapping[str, Json]) -> Kept:
     try:
-        body = response.json()
+        return kind.model_validate(record)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise ApiUncertain(f"an unexpected {kind.__name__.lower()} record ({where})") from None
+
+
+def _json_object(content: bytes, secrets: Sequence[str]) -> dict[str, Any] | None:
+    for secret in secrets:
+        # An answer is kept and shown whole; one that echoes the key must not carry it there.
+        if secret.encode() in content:
+            content = content.replace(secret.encode(), b"[key]")
+    try:
+        body = json.loads(content)
     except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
@@ -319,14 +338,19 @@ def _error_text(body: Mapping[str, Json]) -> str:
 def _retry_after(response: httpx.Response) -> float | None:
     """Seconds to wait, when the answer shows that it is the documented rate limit."""
     headers = response.headers
-    for name in ("retry-after", "x-ratelimit-reset"):
-        try:
-            value = float(headers[name])
-        except (KeyError, ValueError):
-            continue
-        # A large Reset is a moment in Unix time, a small one a number of seconds.
-        return max(0.05, value - time.time() if value > 1e9 else value)
-    return 1.0 if headers.get("x-ratelimit-remaining") == "0" else None
+    if (after := headers.get("retry-after")) is not None:
+        with contextlib.suppress(ValueError):
+            return max(0.05, float(after))
+        with contextlib.suppress(ValueError, TypeError):
+            return max(0.05, parsedate_to_datetime(after).timestamp() - time.time())
+    if headers.get("x-ratelimit-remaining") != "0":
+        return None
+    try:
+        value = float(headers["x-ratelimit-reset"])
+    except (KeyError, ValueError):
+        return 1.0
+    # A large Reset is a moment in Unix time, a small one a number of seconds.
+    return max(0.05, value - time.time() if value > 1e9 else value)
 
 
 def _records(answer: Answer, kind: str) -> list[dict[str, Json]]:

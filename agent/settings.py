@@ -1,5 +1,6 @@
 """The environment, read once into one frozen `Settings`; nothing else in the package reads it."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
@@ -53,12 +54,12 @@ class Settings(BaseSettings):
     confirm_audience_over: Annotated[int, Field(ge=0)] = 50
     confirm_typed_over: Annotated[int, Field(ge=1)] = 100
     max_audience: Annotated[int, Field(ge=1)] = 200_000
-    approval_ttl: Annotated[float, Field(gt=0)] = 3600.0
-    request_deadline: Annotated[float, Field(gt=0)] = 30.0
-    requests_per_second: Annotated[float, Field(gt=0)] = 30.0
+    approval_ttl: Annotated[float, Field(gt=0, le=7 * 86400)] = 3600.0
+    request_deadline: Annotated[float, Field(gt=0, le=600)] = 30.0
+    requests_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     """Of one key in this process; divide the key's 30 among replicas."""
     allow_noninteractive_approve: bool = False
-    cost_per_message: Annotated[float | None, Field(ge=0)] = None
+    cost_per_message: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
     cost_currency: str = "MXN"
 
     @field_validator("timezone")
@@ -67,14 +68,14 @@ class Settings(BaseSettings):
         try:
             ZoneInfo(value)
         except (KeyError, ValueError, OSError):
-            raise ValueError(f"{value!r} is not a time zone name such as America/Mexico_City") from None
+            raise ValueError("it is not a time zone name such as UTC") from None
         return value
 
     @field_validator("platica_base_url", "openai_base_url")
     @classmethod
     def _web_address(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError(f"{value!r} must begin with https:// or http://")
+            raise ValueError("it must begin with https:// or http://")
         return value.rstrip("/") if value else value
 
     @classmethod
@@ -82,7 +83,9 @@ class Settings(BaseSettings):
         """From the environment and `.env`. Raises UsageError naming the setting that is wrong, never its value."""
         try:
             return cls()
-        except ValidationError as error:
+        except (OSError, ValueError) as error:
+            if not isinstance(error, ValidationError):
+                raise UsageError("setting", setting=".env", problem="it can't be read as UTF-8 text") from None
             first = error.errors(include_input=False, include_url=False)[0]
             where = str(first["loc"][0]) if first["loc"] else "settings"
             known = where if where.isupper() else f"CAMPAIGN_AGENT_{where.upper()}"
@@ -122,3 +125,11 @@ class Settings(BaseSettings):
     def home(self) -> Path:
         """Where the journal and the sandbox live when no other place is set."""
         return self.state_dir or Path.home() / ".campaign-agent"
+
+
+def machine_language() -> Literal["es", "en"]:
+    """The language of the machine's user, for what is said before anybody has written anything."""
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        if value := os.environ.get(name):
+            return "en" if value.lower().startswith("en") else "es"
+    return "es"

@@ -1,1 +1,1 @@
-"""Evals and measurements: what the agent does with words, and what it costs."""
+"""Measurements of the agent; nothing here ships with it."""

@@ -1,6 +1,9 @@
 """What tests share: a scripted model, and an agent over the real sandbox with a clock that stands still."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +13,7 @@ import httpx
 from pydantic_core import from_json, to_json
 
 from agent.journal import Journal
-from agent.loop import Agent, AgentEvent
+from agent.loop import Agent, AgentEvent, ApprovalAsked, Failed, ToolResult
 from agent.model import Call, Completion
 from agent.platica import Platica
 from agent.sandbox.api import SandboxTransport, create_app
@@ -145,3 +148,132 @@ def make_world(folder: Path, script: Script = (), *, key: str = LOCAL_KEY, **mor
     model = ScriptedModel(script)
     agent = Agent(configured, model=model, platica=platica, journal=journal, clock=clock, locale="en")
     return World(agent, model, app.state.store, clock, transport, folder)
+
+
+# What tests ask of events and of the database.
+
+
+def results(events: Sequence[AgentEvent]) -> list[ToolResult]:
+    return [event for event in events if isinstance(event, ToolResult)]
+
+
+def cards(events: Sequence[AgentEvent]) -> list[ApprovalAsked]:
+    return [event for event in events if isinstance(event, ApprovalAsked)]
+
+
+def card(events: Sequence[AgentEvent]) -> ApprovalAsked:
+    """The one card among the events."""
+    (only,) = cards(events)
+    return only
+
+
+def failure(events: Sequence[AgentEvent]) -> Failed:
+    """The error that ended the turn."""
+    assert isinstance(events[-1], Failed), events
+    return events[-1]
+
+
+def again(
+    world: World, *, key: str = LOCAL_KEY, base_url: str = SANDBOX_URL, transport: Any = None, **more: Any
+) -> World:
+    """Another process on the same database and API: a new agent with nothing in memory."""
+    configured = settings(**more)
+    tap = transport or world.transport
+    http = httpx.AsyncClient(transport=tap, base_url=base_url)
+    workspace = configured.platica_workspace
+    platica = Platica(http, key=key, workspace=workspace, deadline=configured.request_deadline, requests_per_second=1e6)
+    journal = Journal(f"sqlite:///{world.folder / 'journal.db'}", clock=world.clock)
+    model = ScriptedModel()
+    agent = Agent(configured, model=model, platica=platica, journal=journal, clock=world.clock, locale="en")
+    return World(agent, model, world.store, world.clock, tap, world.folder)
+
+
+def sql(world: World, statement: str, *values: Any) -> list[Any]:
+    """Straight into the journal's database, as somebody with the file could do it."""
+    with contextlib.closing(sqlite3.connect(world.folder / "journal.db", timeout=30)) as database:
+        rows = database.execute(statement, values).fetchall()
+        database.commit()
+    return rows
+
+
+def departures(world: World) -> list[tuple[str, str]]:
+    """The gated requests that left the process, whether or not they arrived."""
+    return [(m, path) for m, path in world.transport.seen if m == "DELETE" or path.partition("?")[0].endswith("/send")]
+
+
+def assert_every_call_is_answered_once(messages: Sequence[dict[str, Any]]) -> None:
+    """The shape that a chat-completions endpoint insists on."""
+    waiting: list[str] = []
+    for message in messages:
+        if message["role"] == "tool":
+            assert message["tool_call_id"] in waiting, f"an answer to no call, or a second one: {message}"
+            waiting.remove(message["tool_call_id"])
+            continue
+        assert not waiting, f"calls without an answer before {message}: {waiting}"
+        waiting = [call["id"] for call in message.get("tool_calls") or []]
+        assert len(set(waiting)) == len(waiting), f"one id for two calls: {waiting}"
+    assert not waiting, f"calls without an answer: {waiting}"
+
+
+@dataclass(frozen=True)
+class Served:
+    """One request as it came over a socket; header names are lower case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Loopback:
+    """A server on a real socket that does to each request what `behave` says; `seen` is what arrived whole.
+
+    `behave` writes raw bytes; the connection is closed after it.
+    """
+
+    def __init__(self, behave: Callable[[Served, asyncio.StreamWriter], Awaitable[None]]) -> None:
+        self.behave = behave
+        self.seen: list[Served] = []
+        self.connections = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> "Loopback":
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        host, port = self._server.sockets[0].getsockname()
+        self.url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._tasks.add(task)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            first, *lines = head.strip().split("\r\n")
+            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+            body = await reader.readexactly(int(headers.get("content-length", "0")))
+            served = Served(first.split(" ")[0], first.split(" ")[1], headers, body)
+            self.seen.append(served)
+            await self.behave(served, writer)
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+def http_answer(status: int, body: bytes | str | Any, *, kind: str = "application/json", **headers: str) -> bytes:
+    """A whole HTTP/1.1 answer; `body` is JSON unless it is bytes or text. Underscores in header names are dashes."""
+    raw = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else to_json(body)
+    fields = {"content-type": kind, "content-length": str(len(raw)), "connection": "close"}
+    fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {status} X\r\n{lines}\r\n".encode() + raw

@@ -60,6 +60,7 @@ class Heard:
     moments: list[datetime] = field(default_factory=list)
     day_without_time: bool = False
     past: bool = False
+    undated: str = ""
 
     def mask(self, start: int, end: int, mark: str) -> None:
         self.masked = self.masked[:start] + mark + _GAP * (end - start - 1) + self.masked[end:]
@@ -84,6 +85,7 @@ def hear(text: str, language: str, world: World) -> Heard:
     _templates(heard, world)
     _exact_titles(heard, world)
     _channels(heard, world)
+    heard.undated = heard.masked
     _dates(heard, world)
     _partial_titles(heard, world)
     _media(heard)
@@ -133,7 +135,7 @@ def _refer(heard: Heard, campaign: Json, start: int, end: int) -> None:
 _PARAMETERS = (
     r"\b(?:(?:con |with |y |and |using |usando |de |the |los |las |el |la |as |como )*)"
     r"(?:parametros?|params?|parameters?|parms?|variables?|valores|values|placeholders?)\b"
-    r"(?: (?:de la plantilla|del template|son|are|is|es|seran?|de|siguientes|of|being|para la plantilla|for the template))*"
+    r"(?: (?:de la plantilla|del template|son|are|is|es|seran?|de|siguientes|of|being|para la plantilla|for the template)\b)*"
     r"\s*[:=]?\s*\(?"
 )
 _STOP = re.compile(
@@ -302,7 +304,7 @@ def _phones(heard: Heard, world: World) -> None:
         if not 10 <= len(re.sub(r"\D", "", text)) <= 15:
             continue
         try:
-            phone = to_e164(text)
+            phone = to_e164(text.lstrip("("))
         except ValueError:
             continue
         own = [c for c in world.channels or () if re.sub(r"\D", "", str(c.get("number") or "")) == phone.lstrip("+")]
@@ -315,7 +317,8 @@ def _phones(heard: Heard, world: World) -> None:
 
 _PARTICLES = {"de", "la", "del", "los", "las", "von", "van", "da", "san", "santa", "y"}
 _TITLES = {"don", "dona", "sr", "sra", "srta", "dr", "dra", "mr", "mrs", "ms", "ing", "lic", "prof", "miss"}
-_NOT_NAMES = {"tel", "ok", "num", "no", "cel", "tels", "datos", "nombre", "llama", "telefono", "via", "lada", "her", "his", "cell"}
+_NOT_NAMES = {"tel", "ok", "num", "no", "cel", "tels", "datos", "nombre", "llama", "telefono", "via", "lada", "her", "his", "cell",
+              "sign", "take", "get", "pull", "throw", "kick", "go", "bring", "dump", "pop", "stick", "contactos", "whats", "wa"}
 
 
 def find_people(heard: Heard) -> None:
@@ -666,7 +669,7 @@ _DATE = re.compile(
 )
 _PART = r"(?P<part>(?: ?(?:de|en|por) la (?:manana|tarde|noche|madrugada)| ?del (?:dia|mediodia)| ?in the (?:morning|afternoon|evening)| ?at night| ?(?:a\.? ?m|p\.? ?m)\b\.?))"
 _TIME = re.compile(
-    r"\b(?:(?:a eso de |como |sharp )?(?:a las?|at|para las|hacia las|around|de las|by|@|las) ?)(?P<hour>\d{1,2}|"
+    r"\b(?:(?:a eso de |como |sharp )?(?:a las?|at|para las|hacia las|around|by|@) ?)(?P<hour>\d{1,2}|"
     + "|".join(word for word, number in words.NUMBERS.items() if 1 <= number <= 12 and word not in ("un", "docena", "dozen"))
     + r")(?:[:.h](?P<minute>\d\d))?(?: y (?P<half>media|cuarto|quince|treinta))?(?: en punto| o'clock| sharp)?(?: ?(?:hrs?|horas|h)\b\.?)?"
     + _PART

@@ -50,7 +50,7 @@ _IRREGULAR = {
     "create": "haz hazme hagame hagan hagas haces hagamos creame creeme creemos crees",
     "put": "pon ponla ponlo ponle ponles ponme ponmela ponmelo ponlas ponlos ponga pongan pongale pongas pongamos pones "
     "dejala dejalo deja deje dejarla dejarlo dejame:no",
-    "send": "envio:no programado:no mandelo mandela",
+    "send": "salga salgan salir",
 }
 _ENGLISH_VERBS = {
     "show": "show list see view display get fetch give bring tell check look read open pull describe inspect "
@@ -247,11 +247,11 @@ HYPOTHETICAL = re.compile(
     r"funciona|le hace|quito|cambio|vacio|programo)|how (do|can|could|would|to|does|should|did)|tal vez|quiza|quizas|"
     r"maybe|perhaps|a lo mejor|pensando|pienso|planeo|planeando|considering|thinking|planning|plan to|i might|we might|"
     r"por que|porque no|why|is it (safe|ok|okay|possible to undo|bad|risky|reversible)|es (seguro|posible deshacer|"
-    r"reversible|riesgoso)|se puede deshacer|se pierde|se pierden|duda[rn]?|no se si|i wonder|wondering|not sure|"
+    r"reversible|riesgoso)|se puede deshacer|se pierde|se pierden|no se si|i wonder|wondering|not sure|"
     r"unsure|todavia no|aun no|not yet|wait|espera|esperate|hold off|hold on|almost|casi|puedo|can i|may i|could i|"
     r"me pregunto|te acuerdas|remember when|acabo de|acabas de|i just|did (you|i|we|they|someone|anybody|anyone)|"
     r"have (you|i|we|they)|has (anyone|someone|it)|would (you|it) be (wise|smart|ok|okay|safe)|tiene sentido|"
-    r"makes? sense|vale la pena|worth|voy a|vas a|va a|iba a|ibamos a|i will|i'll|i am going|i'm going|im going|"
+    r"makes? sense|vale la pena|worth|iba a|ibamos a|"
     r"i was|we were|ire|hubiera|habria|difference|diferencia|significa|mean|means|si yo|fue|fueron|"
     r"se (borro|elimino|mando|envio|creo|vacio|lanzo|programo)|gonna have to|someday|algun dia|eventually)\b"
 )

@@ -1,1 +1,1 @@
-"""Measurements that can be repeated: `python -m evals.bench.turn`."""
+"""Benches that run without a network."""

@@ -194,11 +194,14 @@ class Service:
     def __init__(self, answer: Answerer) -> None:
         self._answer = answer
         self._requests, self._first = 0, 0.0
+        self.connections = 0
 
     def take(self, head: bytes, body: bytes, arrived: float) -> bytes:
         method, path, _ = head.split(b" ", 2)
         if path == b"/_stats":
-            stats = {"cpu": time.process_time(), "requests": self._requests, "first": self._first}
+            # This request came over a connection of its own.
+            opened, self.connections = self.connections - 1, 0
+            stats = {"cpu": time.process_time(), "requests": self._requests, "opened": opened, "first": self._first}
             self._requests, self._first = 0, 0.0
             return _http(_dump(stats))
         self._requests += 1
@@ -217,6 +220,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._service.connections += 1
 
     def data_received(self, data: bytes) -> None:
         if not self._buffer:

@@ -128,9 +128,10 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        closing: Worker | Server
-        for closing in (*self._workers.values(), self.model, self.api):
-            closing.close()
+        for worker in self._workers.values():
+            worker.close()
+        for server in (self.model, self.api):
+            server.close()
         shutil.rmtree(self.folder)
 
     def env(self, name: str, **more: str) -> dict[str, str]:

@@ -1,0 +1,1890 @@
+"""The model that needs no key: rules that turn usual Spanish and English requests into the ten operations."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from agent.domain import Json
+from agent.model import Call, Completion
+from agent.sandbox import words
+from agent.sandbox.slots import (
+    AGENT,
+    CHANNEL,
+    DATE,
+    MAIL,
+    MARKS,
+    PARAMS,
+    PHONE,
+    QUOTE,
+    REF,
+    TEMPLATE,
+    URL,
+    Heard,
+    Token,
+    World,
+    find_order,
+    find_page,
+    find_people,
+    hear,
+    split_values,
+    template_named,
+    variables,
+)
+from agent.sandbox.words import COMMAND, fold
+
+NAME = "built-in rules"
+PAGE = 200
+READS = ("list_campaigns", "get_campaign", "get_campaign_audience")
+
+
+# The conversation.
+
+
+@dataclass(slots=True)
+class Step:
+    """A tool call and its answer, None while there is none."""
+
+    name: str
+    arguments: dict[str, Json]
+    answer: dict[str, Json] | None = None
+
+    @property
+    def outcome(self) -> str:
+        return str((self.answer or {}).get("outcome", ""))
+
+
+@dataclass(slots=True)
+class Turn:
+    """What a person said, and what came of it."""
+
+    text: str
+    steps: list[Step] = field(default_factory=list)
+    said: str = ""
+
+    @property
+    def asked(self) -> bool:
+        """Whether the last word was a question of ours: those, and only those, open with a line that ends in "?"."""
+        return self.said.strip().split("\n")[0].endswith("?")
+
+
+@dataclass(slots=True)
+class Conversation:
+    turns: list[Turn]
+    data: dict[str, Json]
+
+
+def read_conversation(messages: bytes) -> Conversation:
+    turns: list[Turn] = []
+    data: dict[str, Json] = {}
+    open_steps: dict[str, Step] = {}
+    for message in json.loads(messages):
+        content = _text(message.get("content"))
+        role = message.get("role")
+        if role == "user":
+            workspace = _object(content)
+            if workspace.get("kind") == "workspace_data":
+                data |= workspace
+            else:
+                turns.append(Turn(content))
+        elif role == "assistant" and turns:
+            turns[-1].said = content
+            for call in message.get("tool_calls") or []:
+                step = Step(call["function"]["name"], _object(call["function"]["arguments"]))
+                open_steps[call["id"]] = step
+                turns[-1].steps.append(step)
+        elif role == "tool" and message.get("tool_call_id") in open_steps:
+            open_steps[message["tool_call_id"]].answer = _object(content)
+    return Conversation(turns, data)
+
+
+def _text(content: Json) -> str:
+    if isinstance(content, list):
+        return " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _object(text: str) -> dict[str, Json]:
+    if not text.lstrip().startswith("{"):
+        return {}
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _records(answer: Mapping[str, Json] | None, key: str) -> list[Json]:
+    result = (answer or {}).get("result")
+    groups = result.get("workspaces") if isinstance(result, dict) else None
+    return [item for group in groups or [] if isinstance(group, dict) for item in group.get(key) or []]
+
+
+def _next_offset(step: Step) -> int | None:
+    """Where the next page of a list begins; None at its end."""
+    answer = step.answer or {}
+    if isinstance(answer.get("next_offset"), int) and answer.get("omitted"):
+        return int(answer["next_offset"])
+    result = answer.get("result")
+    groups = result.get("workspaces") if isinstance(result, dict) else None
+    pages = [group.get("pagination") or {} for group in groups or [] if isinstance(group, dict)]
+    if not any(page.get("hasMore") for page in pages):
+        return None
+    return int(step.arguments.get("offset") or 0) + int(step.arguments.get("limit") or 50)
+
+
+@dataclass(slots=True)
+class Catalogue:
+    """The campaigns as the look-ups of one turn gave them."""
+
+    campaigns: list[Json] = field(default_factory=list)
+    used: int = 0
+    next_offset: int | None = 0
+    failure: Step | None = None
+
+
+def look_up(steps: Sequence[Step]) -> Catalogue:
+    """The leading list_campaigns of 200 are look-ups, until the last page."""
+    found = Catalogue()
+    for step in steps:
+        is_lookup = step.name == "list_campaigns" and step.arguments.get("limit") == PAGE
+        if not is_lookup or found.next_offset is None or found.failure:
+            break
+        found.used += 1
+        if step.outcome != "done" or not isinstance((step.answer or {}).get("result"), dict):
+            found.failure = step
+            break
+        known = {campaign.get("id") for campaign in found.campaigns}
+        fresh = [c for c in _records(step.answer, "campaigns") if c.get("id") not in known]
+        found.campaigns += fresh
+        following = _next_offset(step)
+        found.next_offset = following if fresh else None
+    return found
+
+
+# What is asked for.
+
+
+@dataclass(slots=True)
+class Frame:
+    """One request: the operation, and what is known of its arguments. `why` says why there is no operation."""
+
+    operation: str = ""
+    why: str = ""
+    slots: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A verb of the sentence that can ask for something."""
+
+    families: frozenset[str]
+    at: int
+    word: str
+    nominal: bool = False
+
+
+_NOMINAL = {
+    "eliminacion": "remove", "borrado": "remove", "deletion": "remove", "removal": "remove", "supresion": "remove",
+    "envio": "send", "lanzamiento": "send", "disparo": "send", "creacion": "create", "creation": "create",
+    "modificacion": "change", "actualizacion": "change", "cambio": "change", "vaciado": "clear", "alta": "add",
+    "baja": "remove", "incorporacion": "add", "programacion": "send", "retiro": "remove", "limpieza": "clear",
+}  # fmt: skip
+_LIGHT = words._set(
+    "haz haga hagan hacer proceda procede proceder proceed realiza realice realizar efectua efectue ejecuta ejecute "
+    "solicito solicita requiero necesito quiero quisiera request need want do autoriza favor please da dale den dar "
+    "echate programa programe programar schedule perform carry hagamos ejecutar iniciar inicia start tramita gestiona "
+    "apoyas apoyame ayudame ayudas urge pido solicitamos"
+)
+_SUBORDINATE = words._set("antes before despues after al sin without tras luego-de")
+_PRONOUN_BEFORE = words._set("i we they he she who it")
+_FUTURE = re.compile(r"\b(voy a|vas a|va a|van a|iba a|ibamos a|i will|i'll|we'll|we will|(i'm|im|i am|we're|we are|he's|she's|they're) (going|gonna)( to)?|who's (going|gonna)( to)?)\b( \w+)?$")
+_BREAKS = words._set(", ; . : ! ? ( ) | -")
+_PARTICLES = {
+    "take": {"out": "remove", "off": "remove", "away": "remove", "down": "remove"},
+    "get": {"off": "remove", "out": "remove", "rid": "remove", "into": "add", "in": "add", "onto": "add", "on": "add"},
+    "pull": {"from": "remove", "out": "remove", "off": "remove"},
+    "throw": {"out": "remove", "away": "remove", "in": "add", "into": "add"},
+    "sign": {"up": "add"}, "put": {"together": "create", "out": "send"}, "kick": {"off": "send", "out": "remove"},
+    "turn": {"into": "change"}, "go": {"out": "send"}, "goes": {"out": "send"}, "going": {"out": "send"}, "roll": {"out": "send"},
+    "bring": {"in": "add"}, "bump": {"off": "remove"}, "cut": {"from": "remove", "out": "remove"},
+    "leave": {"without": "clear", "out": "remove"}, "set": {"up": "create"}, "spin": {"up": "create"}, "fire": {"up": "create"},
+    "dump": {"": "remove"}, "pop": {"into": "add", "in": "add", "on": "add"}, "stick": {"in": "add", "on": "add", "into": "add"},
+    "drop": {"into": "add"}, "slot": {"into": "add", "in": "add"}, "squeeze": {"in": "add", "into": "add"},
+    "get_": {}, "shoot": {"out": "send"}, "blast": {"out": "send"}, "send": {"off": "send"}, "make": {},
+}  # fmt: skip
+_PHRASES = (
+    (r"\bget rid of\b", "delete"), (r"\bdo away with\b", "delete"), (r"\bdeshaz\w* de\b|\bdeshacer\w* de\b|\bdeshagan?se de\b", "elimina"),
+    (r"\b(da|dar|de|dame|dale|den|dele|des|darle?|da?nos) de baja\b", "elimina"),
+    (r"\b(da|dar|de|dame|dale|den|dele|des|darle?) de alta\b", "registra"),
+    (r"\b(da|dar|dale|dele) cran\b", "elimina"),
+    (r"^(\W*)(fuera)\b", "elimina"), (r"\b(echa|echale|echar) un (ojo|vistazo)\b", "muestra"),
+    (r"\btake a look at\b", "show"), (r"\b(set|spin|fire) up\b", "create"), (r"\bput together\b", "create"),
+    (r"\b(bring|pull) up\b", "show"), (r"\bhave a look at\b", "show"), (r"\bgo through\b", "show"), (r"\blook up\b", "show"),
+    (r"\b(echa(te|me|le|melo)?|avienta(te|me)?|haz(me)?|hagan?(me)?|realiza|realice|efectua|ejecuta|dale) (el|un) (envio|lanzamiento|disparo)\b", "manda"),
+    (r"\b(kick|roll|get) off\b(?= (?:the )?(?:send|campaign|\ue000))", "send"),
+    (r"\bthe send\b", "manda"), (r"\bthe sending\b", "manda"), (r"\bsend[- ]?out\b", "send"),
+    (r"\bthe launch\b", "launch"), (r"\bquick q\b", ""), (r"\bda(le|r|me)? (salida|luz verde) a\b", "manda"),
+)  # fmt: skip
+
+
+def canonical(masked: str) -> str:
+    """Idioms by the plain verb they stand for, at the same positions."""
+    for pattern, instead in _PHRASES:
+        def same_length(match: re.Match[str], instead: str = instead) -> str:
+            return instead.ljust(len(match[0]))[: max(len(match[0]), len(instead))]
+        masked = re.sub(pattern, same_length, masked)
+    return masked
+
+
+class Sentence:
+    """A heard sentence as tokens, with the verbs that ask for something and those that are negated or only told of."""
+
+    def __init__(self, heard: Heard) -> None:
+        self.heard = heard
+        self.masked = canonical(heard.masked)
+        from agent.sandbox.slots import tokens
+        self.tokens: list[Token] = tokens(self.masked)
+        self.list = [token.word for token in self.tokens]
+        self.acts: list[Act] = []
+        self.negated: list[Act] = []
+        self.mentioned: set[str] = set()
+        for at in range(len(self.list)):
+            self._take(at)
+        self.families = frozenset[str]().union(*(act.families for act in self.acts))
+
+    def _take(self, at: int) -> None:
+        word = self.list[at]
+        original = self.heard.text[self.tokens[at].start : self.tokens[at].end]
+        families = {family for family, mood in words.verbs().get(word, ()) if mood == COMMAND}
+        told = {family for family, mood in words.verbs().get(word, ()) if mood != COMMAND}
+        families |= self._with_particle(at)
+        nominal = word in _NOMINAL and self._light_before(at)
+        if nominal:
+            families = {_NOMINAL[word]}
+        if re.search("[éó]$", original) and not word.endswith(("me", "te", "le", "se", "lo")):
+            families, told = set(), families | told
+        self.mentioned |= told
+        if not families:
+            return
+        act = Act(frozenset(families), at, word, nominal)
+        if self._is_negated(at):
+            self.negated.append(act)
+        elif self._is_told(at):
+            self.mentioned |= families
+        else:
+            self.acts.append(act)
+
+    def _with_particle(self, at: int) -> set[str]:
+        particles = _PARTICLES.get(self.list[at])
+        if not particles:
+            return set()
+        if "" in particles:
+            return {particles[""]}
+        for word in self.list[at + 1 : at + 12]:
+            if word in particles:
+                return {particles[word]}
+            if word in ("and", "then", ".", ";"):
+                break
+        return set()
+
+    def _light_before(self, at: int) -> bool:
+        return bool(set(self.list[max(0, at - 4) : at]) & _LIGHT) or at <= 1 and self.list[at] != "envio"
+
+    def _clause_before(self, at: int, reach: int) -> list[str]:
+        before: list[str] = []
+        for word in reversed(self.list[max(0, at - reach) : at]):
+            if word in _BREAKS or word in ("pero", "but", "and", "mejor", "instead", "sino"):
+                break
+            before.append(word)
+        return before
+
+    def _is_negated(self, at: int) -> bool:
+        before = self._clause_before(at, 5)
+        if not set(before) & words.NEGATIONS:
+            return False
+        if before[:2] == ["no", "ya"] or "problema" in before or "problem" in before:
+            return True
+        clitic = re.search(r"(la|lo|las|los|le|les|me)$", self.list[at]) and not re.search(r"[aei]r(me|te|se)?l[aoe]s?$", self.list[at])
+        imperative = clitic and self.list[at] not in words.known_words() and before[0] not in words.NEGATIONS
+        return not (imperative and not set(before[:2]) & words.NEGATIONS)
+
+    def _is_told(self, at: int) -> bool:
+        before = self._clause_before(at, 4)
+        if not before:
+            return False
+        word = self.list[at]
+        infinitive = bool(re.search(r"[aei]r(me|te|se|nos)?(l[aoe]s?)?$", word))
+        if before[0] in _PRONOUN_BEFORE or (before[0] == "you" and not set(before[1:]) & _MODALS):
+            return True
+        if _FUTURE.search(" ".join(reversed(before))) or set(before) & {"antes", "before"}:
+            return True
+        if before[0] in ("antes", "before", "after", "al", "without", "sin", "tras") or before[:2] in (["de", "antes"], ["de", "despues"], ["que", "antes"]):
+            return True
+        if infinitive and before[0] == "para" and at > 1:
+            return True
+        return before[0] in ("ya", "se") and word.endswith(("e", "o")) or before[:1] == ["have"] and len(before) > 1 and before[1] in ("i", "you", "we")
+
+    # What stands around a verb.
+
+    def has(self, group: frozenset[str] | set[str] | str) -> bool:
+        return any(word in group for word in self.list)
+
+    def has_ref(self) -> bool:
+        return bool(self.heard.campaigns or self.heard.candidates or self.heard.unknown)
+
+    def object_of(self, act: Act) -> str:
+        """What a verb acts on: "campaign", "audience", "person", "field", "foreign", "it", or ""."""
+        following = self._scan(range(act.at + 1, len(self.list)), act)
+        if following and following != "it":
+            return following
+        before = self._scan(range(act.at - 1, -1, -1), act, back=True)
+        return before or following
+
+    def _scan(self, positions: Sequence[int] | range, act: Act, back: bool = False) -> str:
+        fallback = ""
+        for at in positions:
+            word = self.list[at]
+            before = self.list[at - 1] if at else ""
+            oblique = not back and before in ("de", "del", "from", "of", "a", "en", "in", "off", "to", "al", "out") and not act.nominal
+            if word in "." and not back or (word in (",", ";") and fallback and not back):
+                break
+            kind = self._kind(at, act)
+            if kind in ("campaign", "audience") and oblique and kind == "campaign" and at - act.at > 1:
+                fallback = fallback or kind
+                if self._possessive(at):
+                    return "audience"
+                continue
+            if kind == "campaign" and self._possessive(at):
+                return self._possessive(at)
+            if kind == "foreign" and back:
+                continue
+            if kind == "campaign" and back and any(self._kind(i, act) == "audience" for i in range(0, at)):
+                return "audience"
+            if kind:
+                return kind
+        return fallback
+
+    def _kind(self, at: int, act: Act) -> str:
+        word = self.list[at]
+        if word in words.CAMPAIGN or word == REF:
+            return "campaign"
+        if word in words.CAMPAIGNS:
+            return "campaigns"
+        if word in (TEMPLATE, AGENT, URL, MAIL, CHANNEL):
+            return "field" if word in (TEMPLATE, MAIL) else ""
+        if word in words.AUDIENCE or (word in ("todos", "todas", "all", "lista", "list") and self._people_word(at)):
+            return "audience"
+        if word == PHONE or word in words.PERSON - words.AUDIENCE:
+            many = set(self.list[max(0, at - 2) : at]) & {"every", "each", "cada", "any", "all", "cualquier", "ningun"}
+            return "audience" if many or self.list[at + 1 : at + 2] in (["list"], ["lists"], ["base"]) else "person"
+        if word in words.FIELD_OF and word not in ("tipo", "type", "clase"):
+            return "field"
+        if word in words.FOREIGN:
+            return "foreign"
+        return "person" if self._is_person_name(at) else ""
+
+    def _people_word(self, at: int) -> bool:
+        """ "todos" by itself is people; "todas las campañas" and "all of it" are not."""
+        rest = self.list[at + 1 : at + 4]
+        if self.list[at] in ("lista", "list"):
+            return bool(set(self.list) & {"clear", "vacia", "vaciar", "limpia", "empty"}) or "contactos" in rest
+        if self.list[at] == "all":
+            return rest[:2] == ["of", "them"] or rest[:1] == ["from"]
+        before = self.list[at - 1] if at else ""
+        return before == "a" or (not rest or rest[0] in ("de", "del", "en", ",", "."))
+
+    def _is_person_name(self, at: int) -> bool:
+        token = self.tokens[at]
+        capital = self.heard.text[token.start : token.start + 1].isupper()
+        word = token.word
+        return capital and at > 0 and word not in words.known_words() and word not in words.verbs() and word.isalpha()
+
+    def _possessive(self, at: int) -> str:
+        """ "promo verano's audience": what belongs to the campaign at `at`."""
+        skip = {"'", "s", "campaign", "whole", "entire", "full", "complete", "contact", "all", "current", "its", "recipient", "client", "customer"}
+        rest = self.list[at + 1 : at + 7]
+        if not rest or rest[0] not in ("'", "campaign", "audience", "contact", "contacts", "clients", "recipients", "people", "recipient", "audiencia"):
+            return ""
+        for word in rest:
+            if word in words.AUDIENCE or word == "list":
+                return "audience"
+            if word in words.FIELD_OF:
+                return "field"
+            if word not in skip:
+                break
+        return ""
+
+
+_MODALS = words._set("can could will would do please may might")
+_WANT = words._set("quiero quisiera necesito ocupo requiero requiere queremos necesitamos want need like let's lets deseo urge "
+                   "gustaria ocupamos have solicito")  # fmt: skip
+
+
+def decide(sentence: Sentence) -> Frame:
+    """The operation that the sentence asks for, or why there is none."""
+    chosen = _candidate(sentence)
+    if chosen in READS:
+        return Frame(chosen)
+    blocked = _guard(sentence)
+    if blocked and (chosen or sentence.negated or sentence.mentioned - {"show"} or blocked == "capability"):
+        read = _read(sentence)
+        if read and (sentence.families & {"show"} or blocked != "capability") and not (sentence.negated or sentence.families - {"show"}):
+            return Frame(read)
+        return Frame(why=blocked)
+    if chosen:
+        return Frame(chosen)
+    return Frame(why="negated" if sentence.negated else "unclear")
+
+
+def _guard(sentence: Sentence) -> str:
+    """Why a sentence must not become a write: negated, hypothetical, reported, or only about what is possible."""
+    plain = sentence.masked
+    if any(act.families - {"show"} for act in sentence.negated):
+        return "negated"
+    plain = re.sub(words.POLITE_CONDITION, " ", plain)
+    if words.HYPOTHETICAL.search(plain) or words.CONDITION.search(plain):
+        return "hypothetical"
+    if words.REPORTED.search(plain):
+        return "reported"
+    specific = sentence.has_ref() or set(sentence.list) & {PHONE, QUOTE, REF} or _points_back(sentence)
+    asks = "?" in sentence.heard.text or words.POSSIBLE.match(re.sub(r"^\W+", "", plain))
+    if words.POSSIBLE.search(plain) and asks and not specific and not re.search(r"\b(una|un|an?|nueva|new)\b.{0,40}\bcampa(ign|na)\b", plain):
+        return "capability"
+    if words.POSSIBLE.search(plain) and asks and not specific and not re.search(r"\b(me|nos|for me|por favor|please)\b", plain):
+        return "capability"
+    return ""
+
+
+def _points_back(sentence: Sentence) -> bool:
+    """ "esa campaña", "it", "bórrala": something named before."""
+    plain = sentence.masked
+    if re.search(
+        r"\b(es[ae]|est[ae]|dicha|misma|mism[ao]|aquella|that|this|same|it|its|la anterior|la ultima que|just (created|made)|"
+        r"acabo de|acabas de|recien cread[ao]|the one|su|ella|la nueva|the new one)\b", plain
+    ):
+        return True
+    return any(
+        re.search(r"(r|a|e|o|n)(me|te|se|nos|le)?(la|lo|le)$", act.word) and len(act.word) > 4 and act.word in words.verbs()
+        and act.word not in words.known_words()
+        for act in (*sentence.acts, *sentence.negated)
+    ) or bool(re.search(r"\b(la|lo|le) (borr|elimin|mand|envi|cambi|quit|vaci|lanz|program|actualiz)\w+", plain))
+
+
+def _candidate(sentence: Sentence) -> str:
+    families = sentence.families
+    heard = sentence.heard
+    if heard.phones:
+        return _with_phones(sentence)
+    removal = [act for act in sentence.acts if act.families & {"remove", "clear"}]
+    if removal and not _is_read_by_verb(sentence, removal):
+        return _removal(sentence, removal)
+    if found := _emptying(sentence):
+        return found
+    if "send" in families:
+        return _sending(sentence)
+    if _creating(sentence):
+        return "create_campaign"
+    if _updating(sentence):
+        return "update_campaign"
+    if "add" in families and (sentence.has(words.PERSON | words.AUDIENCE) or _names_someone(sentence)):
+        return "add_campaign_audience"
+    return _read(sentence)
+
+
+def _with_phones(sentence: Sentence) -> str:
+    families = sentence.families
+    if families & {"remove", "clear"}:
+        return "" if families & {"add"} and "remove" not in families else "remove_campaign_audience_client"
+    if families & {"add", "put"} or ("create" in families and not sentence.has(words.CAMPAIGN | {"campaign"})):
+        return "add_campaign_audience"
+    if families & {"create", "change"} and not sentence.has(words.NEW) and "send" not in families:
+        return "add_campaign_audience"
+    wants = set(sentence.list) & (_WANT | {"falta", "faltan", "entra", "entre", "vaya", "va"})
+    if wants and "send" not in families and "show" not in families:
+        return "add_campaign_audience"
+    return ""
+
+
+def _is_read_by_verb(sentence: Sentence, removal: Sequence[Act]) -> bool:
+    """ "saca la lista de clientes" shows; it removes nobody."""
+    both = all("show" in act.families for act in removal)
+    return both and sentence.has(words.DETAILS | {"lista", "listado", "list", "campanas", "campaigns"})
+
+
+def _removal(sentence: Sentence, acts: Sequence[Act]) -> str:
+    kinds = [sentence.object_of(act) for act in acts]
+    kind = next((k for k in kinds if k not in ("", "it")), "")
+    emptying = any("clear" in act.families for act in acts)
+    only_clear = any("remove" not in act.families and "clear" in act.families for act in acts)
+    if kind == "audience":
+        return "clear_campaign_audience"
+    if kind == "person":
+        return "remove_campaign_audience_client" if not emptying else ""
+    if kind in ("field", "foreign"):
+        return ""
+    if kind == "campaigns":
+        return "delete_campaign" if not emptying else ""
+    if only_clear:
+        return "clear_campaign_audience"
+    if emptying:
+        return ""
+    if kind == "campaign" or sentence.has_ref() or _points_back(sentence):
+        return "delete_campaign" if not _unknown_between(sentence, acts) else ""
+    return ""
+
+
+def _unknown_between(sentence: Sentence, acts: Sequence[Act]) -> bool:
+    """ "borra la foto de la campaña": a thing nobody knows stands between the verb and the campaign."""
+    for act in acts:
+        rest = sentence.list[act.at + 1 :]
+        ends = [at for at, word in enumerate(rest) if word == REF or word in words.CAMPAIGN]
+        for at, word in enumerate(rest[: ends[0]] if ends else []):
+            unknown = word.isalpha() and word not in words.known_words() and word not in words.verbs()
+            if unknown and at + 1 < len(rest) and rest[at + 1] in ("de", "del", "of", "from", "en", "in", "a", "to"):
+                return True
+    return False
+
+
+def _emptying(sentence: Sentence) -> str:
+    """An empty audience asked for without a verb that empties: "necesito audiencia vacía", "déjala sin gente"."""
+    if sentence.negated or not (sentence.families & {"put", "change", "create"} or set(sentence.list) & _WANT):
+        return ""
+    people = "audiencia|audience|contactos|contacts|gente|nadie|people|clientes|clients|destinatarios|recipients|personas|members|miembros"
+    wanted = rf"\b(sin (?:ningun[oa]? )?(?:{people}|contacto|persona|cliente)|en (?:cero|ceros|blanco)|vaci[ao]s?|empty|at zero|to zero|a cero|with no(?:body| one)?|no (?:people|contacts|recipients))\b"
+    if re.search(wanted, sentence.masked) and (sentence.has(words.AUDIENCE | {"nadie", "nobody"}) or "put" in sentence.families):
+        return "clear_campaign_audience"
+    return ""
+
+
+def _sending(sentence: Sentence) -> str:
+    acts = [act for act in sentence.acts if "send" in act.families]
+    plain = sentence.masked
+    to_me = any(re.search(r"[ae]n?me(l[ao]s?)?$", act.word) or sentence.list[act.at + 1 : act.at + 2] == ["me"]
+                or sentence.list[act.at - 1 : act.at] == ["me"] for act in acts)  # fmt: skip
+    kinds = [sentence.object_of(act) for act in acts]
+    wants_data = re.search(r"\b(lista|listado|list|detalles?|details?|info|informacion|datos|data|resumen|summary|rundown)\b", plain)
+    if to_me and not sentence.heard.channels and (wants_data or set(kinds) & {"audience", "campaigns"}):
+        return _read(sentence)
+    if wants_data and not sentence.heard.channels:
+        return ""
+    if "show" in sentence.families and (words.PEOPLE_QUESTION.search(plain) or sentence.has(words.AUDIENCE)) and not sentence.heard.channels:
+        return _read(sentence)
+    if sentence.families & {"remove", "clear"}:
+        return ""
+    direct = _direct_object(sentence, acts[0])
+    if direct in ("foreign", "field") and not sentence.heard.templates:
+        return ""
+    if re.search(r"\b(cancel\w*|deten\w*|detener|undo|unsend|recall|revert\w*|deshacer|deshaz\w*|parar|pausa\w*|pause|stop)\b", plain):
+        return ""
+    if sentence.has_ref() or sentence.has(words.CAMPAIGN | words.CAMPAIGNS) or _points_back(sentence) or sentence.heard.channels:
+        return "send_campaign"
+    return ""
+
+
+def _direct_object(sentence: Sentence, act: Act) -> str:
+    for at in range(act.at + 1, min(act.at + 5, len(sentence.list))):
+        word = sentence.list[at]
+        if word == REF or word in words.CAMPAIGN:
+            return "campaign"
+        if word in (CHANNEL, DATE, PARAMS) or word in ("por", "via", "through", "from", "desde"):
+            return ""
+        if word in words.FOREIGN and word not in ("envio", "envios", "template", "plantilla", "recordatorio"):
+            return "foreign"
+    return ""
+
+
+_INDEFINITE = re.compile(
+    r"\b(una?|an?|nueva?|new|otra|another)\b(?: [a-z\ue000-\ue00b]+){0,4}? (campana|campaign)\b|\b(campana|campaign) nueva\b|\bnew campaign\b"
+)
+_NAMING = (
+    r"(?:que se (?:llame|llamara|llamaria|titule|nombre|va a llamar)|se (?:llama|llamara|llame|va a llamar|titula)|va a llamarse|llamarse|llamad[ao]|"
+    r"llamale|llamala|llamemosla|llamar|de nombre|con (?:el )?(?:nombre|titulo)(?: de)?|bajo el (?:nombre|titulo)(?: de)?|titulad[ao]|nombrad[ao]|"
+    r"(?:el |su )?(?:nombre|titulo)(?: (?:es|sera|seria|va a ser|que sea|de))?|ponle|"
+    r"called|named|titled|entitled|by the name(?: of)?|(?:going to be|gonna be) called|name(?:d)? it|call it|calling it|"
+    r"(?:the |its )?(?:title|name)(?: (?:is|will be|should be|being|of))?|with (?:the )?(?:name|title)(?: of)?|title it|goes by|denominad[ao]|"
+    r"que lleve (?:por |de )?(?:nombre|titulo)|under the name(?: of)?)"
+)
+
+
+def _creating(sentence: Sentence) -> bool:
+    plain = sentence.masked
+    create = [act for act in sentence.acts if "create" in act.families]
+    named = re.search(rf"\b{_NAMING}\b", plain)
+    indefinite = _INDEFINITE.search(plain)
+    strong = any(act.families == {"create"} and act.word not in ("make", "haz", "hacer", "hagas") for act in create)
+    if sentence.heard.campaigns and not indefinite and not strong:
+        return False
+    if create and sentence.has(words.CAMPAIGN):
+        foreign = any(_first_noun(sentence, act) == "foreign" for act in create)
+        shows = "show" in sentence.families and not strong and not indefinite
+        return not foreign and not shows
+    if not indefinite or sentence.families & {"change", "add"} - {"create"}:
+        return False
+    wanting = set(sentence.list) & (_WANT | {"created", "creada", "crearse", "creation", "creacion"}) or "put" in sentence.families
+    return bool(wanting) and not (sentence.families & {"show"} and not (named or sentence.heard.quotes))
+
+
+def _first_noun(sentence: Sentence, act: Act) -> str:
+    for word in sentence.list[act.at + 1 :]:
+        if word in words.CAMPAIGN or word == REF:
+            return "campaign"
+        if word in words.FOREIGN and word not in ("recordatorio", "reminder"):
+            return "foreign"
+    return ""
+
+
+def _updating(sentence: Sentence) -> bool:
+    families = sentence.families
+    fields = {words.FIELD_OF[word] for word in sentence.list if word in words.FIELD_OF}
+    plain = sentence.masked
+    naming = re.search(r"\b(renam\w*|renombr\w*|rebautiz\w*|retitul\w*|retitle|rename|llam(e|ar|ale|ala)|call it|recategor\w*|reclasific\w*|reclassify)\b", plain)
+    valued = bool(sentence.heard.templates or sentence.heard.mails or sentence.heard.quotes or _category_words(sentence))
+    if families & {"change"}:
+        verbs = {act.word for act in sentence.acts if "change" in act.families}
+        weak = verbs <= {"use", "usa", "utiliza", "fix", "set", "swap", "give", "use", "mueve", "move", "correct", "nombra"}
+        return bool(naming) or bool(fields) or valued and (sentence.has_ref() or _points_back(sentence)) or (not weak and (sentence.has_ref() or sentence.has(words.CAMPAIGN)))
+    soft = families & {"put", "create", "add"} or set(sentence.list) & (_WANT | {"debe", "deberia", "should", "ahora", "now", "give", "gets", "get", "goes", "va", "pasa", "pasar", "is", "dale", "sea", "es"})
+    if not soft or not (sentence.has_ref() or _points_back(sentence)):
+        return False
+    if families & {"put", "create"} or set(sentence.list) & {"debe", "should", "give", "sea", "pasa", "pasar", "dale"}:
+        return bool(fields & {"title", "category", "templateName", "owners"}) and valued or valued and not sentence.heard.phones
+    asking = re.search(r"\?", sentence.heard.text)
+    return not asking and valued and bool(re.search(r"\b(ahora|now|from now on|de ahora|en adelante|debe|new|nuev[oa])\b", plain))
+
+
+def _names_someone(sentence: Sentence) -> bool:
+    return any(sentence._is_person_name(at) for at in range(len(sentence.list))) or "a" in sentence.list
+
+
+def _category_words(sentence: Sentence) -> list[str]:
+    return [words.CATEGORY_OF[word] for word in sentence.list if word in words.CATEGORY_OF]
+
+
+def _read(sentence: Sentence) -> str:
+    """Which read is asked for, when one is."""
+    plain, heard = sentence.masked, sentence.heard
+    asking = bool(words.ASKING.search(plain)) or "?" in heard.text
+    show = "show" in sentence.families
+    ref = sentence.has_ref() or _points_back(sentence)
+    field_asked = sentence.has(frozenset(words.FIELD_OF) | words.DETAILS) or re.search(
+        r"\b(creo|creada|created|cambio|changed|modifico|modified|actualiz\w+|updated|edited|edito|dio de alta|responsable|in charge|"
+        r"es de|is it|marketing|utilidad|utility|de que|about|sobre|acerca)\b", plain)  # fmt: skip
+    people = sentence.has(words.AUDIENCE)
+    if ref and OWNER.search(plain) and not people:
+        return "get_campaign"
+    if (people or words.PEOPLE_QUESTION.search(plain)) and not (sentence.has(words.CAMPAIGNS) and not ref):
+        if ref or sentence.has(words.CAMPAIGN):
+            return "get_campaign_audience"
+        return "get_campaign_audience" if people and (show or asking) else ""
+    if sentence.has(words.CAMPAIGNS):
+        return "list_campaigns" if not (heard.campaigns and not re.search(r"\blista|list\b", plain)) else "get_campaign"
+    if ref and (show or field_asked or asking):
+        return "get_campaign"
+    if sentence.has(words.CAMPAIGN) and (show or asking) and not sentence.families - {"show", "create", "put"}:
+        return "list_campaigns" if re.search(r"\b(lista|list|todas|all|que|which|what|hay|any|alguna)\b", plain) else "get_campaign"
+    return ""
+
+
+OWNER = words.OWNER_QUESTION
+
+
+# The arguments.
+
+
+def frame_of(sentence: Sentence, world: World, focus: str | None) -> Frame:
+    frame = decide(sentence)
+    if frame.operation:
+        fill(frame, sentence, world, focus)
+    return frame
+
+
+def fill(frame: Frame, sentence: Sentence, world: World, focus: str | None, asked: str = "") -> None:
+    """What the sentence says of the operation's arguments; `asked` is what it answers."""
+    heard, slots = sentence.heard, frame.slots
+    operation = frame.operation
+    if operation not in ("create_campaign", "list_campaigns"):
+        _fill_campaign(slots, sentence, world, focus, operation, asked)
+    if operation in ("list_campaigns", "get_campaign_audience"):
+        slots |= find_page(heard.undated.replace("\u0001", " "))
+        slots |= find_order(heard.undated.replace("\u0001", " "), "title" if operation == "list_campaigns" else "name")
+    elif operation in ("create_campaign", "update_campaign"):
+        _fill_fields(frame, sentence, world, asked)
+    elif operation == "send_campaign":
+        _fill_send(slots, heard, world, asked)
+    elif operation == "add_campaign_audience":
+        _fill_people(slots, heard, asked)
+    elif operation == "remove_campaign_audience_client" and heard.phones:
+        slots["phones"] = [phone for phone, _, _ in heard.phones]
+
+
+def _numbers_only(sentence: Sentence) -> str:
+    return sentence.masked.replace("\u0001", " ")
+
+
+def _fill_campaign(
+    slots: dict[str, Any], sentence: Sentence, world: World, focus: str | None, operation: str, asked: str
+) -> None:
+    heard = sentence.heard
+    if asked and asked != "campaign" and slots.get("campaign"):
+        return
+    named = list(heard.campaigns)
+    if len(named) == 1:
+        slots["campaign"] = str(named[0]["id"])
+        slots.pop("candidates", None)
+        return
+    if named or heard.candidates:
+        slots["candidates"] = [str(c["id"]) for c in (named or heard.candidates)]
+        slots["unknown"] = heard.unknown
+        return
+    category = _category_reference(sentence, world, operation)
+    if category is not None:
+        if len(category) == 1:
+            slots["campaign"] = category[0]
+        else:
+            slots["candidates"] = category
+        return
+    if unknown := _unknown_title(sentence, operation):
+        slots["unknown"] = unknown
+        return
+    if focus and _points_back(sentence) and "campaign" not in slots:
+        slots["campaign"] = focus
+
+
+def _category_reference(sentence: Sentence, world: World, operation: str) -> list[str] | None:
+    """ "the marketing campaign": by category, where the title isn't said."""
+    if operation == "update_campaign":
+        return None
+    said = re.search(r"\b(?:campana|la|las) (?:de |del )?(\w+)\b|\b(\w+) campaign\b", sentence.masked)
+    word = next((w for w in (said[1], said[2]) if w), "") if said else ""
+    if word not in words.CATEGORY_OF:
+        return None
+    wanted = words.CATEGORY_OF[word]
+    return [str(c["id"]) for c in world.campaigns if c.get("category") == wanted] or None
+
+
+def _unknown_title(sentence: Sentence, operation: str) -> str:
+    """A name that no campaign has."""
+    heard = sentence.heard
+    if heard.unknown:
+        return heard.unknown
+    outside = [q for q, _, _ in heard.quotes]
+    if outside and operation not in ("update_campaign", "send_campaign"):
+        return outside[0]
+    for at, token in enumerate(sentence.tokens):
+        if token.word in words.CAMPAIGN and at + 1 < len(sentence.tokens):
+            rest = heard.text[token.end :]
+            found = re.match(r"\s+(?:de |del |la |el )*((?:[A-ZÁÉÍÓÚÑ][\wáéíóúñ]*|20\d\d)(?:\s+(?:de |del |la )*(?:[A-ZÁÉÍÓÚÑ][\wáéíóúñ]*|20\d\d))*)", rest)
+            if found and not any(m in sentence.masked[token.end : token.end + found.end()] for m in MARKS):
+                return found[1]
+    return ""
+
+
+def _fill_fields(frame: Frame, sentence: Sentence, world: World, asked: str) -> None:
+    heard, slots = sentence.heard, frame.slots
+    creating = frame.operation == "create_campaign"
+    fields = {words.FIELD_OF[word] for word in sentence.list if word in words.FIELD_OF}
+    if heard.templates:
+        slots["templateName"] = heard.templates[-1]
+        slots.pop("unknown_template", None)
+    elif heard.unknown_template:
+        slots["unknown_template"] = heard.unknown_template
+    elif not creating and "templateName" in fields and (asked or re.search(r"\b(a|por|to|with|con|:)\b", sentence.masked)):
+        slots.setdefault("wants_template", True)
+    if heard.mails:
+        slots["owners"] = list(dict.fromkeys(heard.mails))
+        slots["adds_owner"] = not creating and _adds_owner(sentence)
+    if title := _title(sentence, creating, asked, fields):
+        slots["title"] = title
+    if category := _category(sentence, creating, fields, slots, asked):
+        slots["category"] = category
+    language = re.search(r"\b([a-z]{2})_([A-Z]{2})\b", heard.text)
+    if language and "language" in fields:
+        slots["language"] = language[0]
+    if waba := re.search(r"\bwaba_\w+", heard.text):
+        slots["wabaId"] = waba[0]
+    if "message" in fields and heard.quotes and (not creating or len(heard.quotes) > 1):
+        slots["message"] = heard.quotes[-1][0]
+        if slots.get("title") == slots["message"]:
+            del slots["title"]
+
+
+def _adds_owner(sentence: Sentence) -> bool:
+    adding = "add" in sentence.families or re.search(r"\b(tambien|also|additional|adicional|otro|another|ademas)\b", sentence.masked)
+    return bool(adding)
+
+
+_TITLE_END = (
+    r"(?=\s*(?:[,;.|\n()]|$)|\s+(?:(?:y|and|e)\s+)?(?:(?:que sea|sea|es|it's|its|as an?|como|de|en|con|with|using|usando|para|for|for me|"
+    r"in|under|y|and|tipo|type|categor\w+|category|of type|de tipo|de categoria)\s+)*(?:la |el |the |una |an? |su )*"
+    r"(?:marketing|mercadotecnia|promocional|utilidad|utility|transaccional|transactional|autenticacion|authentication|"
+    r"plantilla|template|categoria|category|tipo|type|due[nñ]o|duena|owner|owners|propietari\w+|owned|responsable|\ue005|\ue003|message|mensaje))"
+)
+
+
+def _title(sentence: Sentence, creating: bool, asked: str, fields: set[str]) -> str:
+    heard = sentence.heard
+    quotes = _title_quotes(sentence, creating)
+    if asked == "title" or (asked == "change" and fields == {"title"}):
+        return quotes[0] if quotes else _bare_title(heard)
+    if creating and quotes:
+        return quotes[0]
+    if quotes and (fields & {"title"} or _renames(sentence)):
+        return quotes[-1]
+    return _spoken_title(sentence, creating)
+
+
+def _renames(sentence: Sentence) -> bool:
+    return bool(re.search(r"\b(renam\w*|renombr\w*|rebautiz\w*|retitul\w*|retitle|llam\w*|call|called|is now|ahora es|nombra\w*|name\w*|known as|pasa a ser|sea|ser)\b", sentence.masked))
+
+
+def _title_quotes(sentence: Sentence, creating: bool) -> list[str]:
+    """Quoted text that may be a new title: not a message, and, when something is renamed, not the campaign itself."""
+    out = []
+    for quote, start, _ in sentence.heard.quotes:
+        before = fold(sentence.heard.text[max(0, start - 25) : start])
+        if re.search(r"\b(mensaje|message|texto|text|plantilla|template)\b[^,;]{0,8}$", before):
+            continue
+        if not creating and sentence.masked[start] == REF:
+            continue
+        out.append(quote)
+    return out
+
+
+def _bare_title(heard: Heard) -> str:
+    plain = fold(heard.text)
+    lead = re.match(rf"\W*(?:(?:que|mejor|pues|ok|si|yes|it should be|it's|its|es|sera|quiero|let's|please|por favor|use|usa|pon|ponle|just)\s+)*(?:{_NAMING}\b)?[\s:]*(?:como |a |as |to )?", plain)
+    start = lead.end() if lead else 0
+    rest = heard.text[start:]
+    end = re.search(_TITLE_END, heard.masked[start:]) if re.search(r"[,;]|marketing|utili|autent|authen", fold(rest)) else None
+    title = rest[: end.start()] if end and end.start() else rest
+    return title.strip().strip("\"'“”«».,;:¡!¿? ")
+
+
+def _spoken_title(sentence: Sentence, creating: bool) -> str:
+    """A title without quotes, after what announces one."""
+    heard = sentence.heard
+    plain = fold(heard.text)
+    if creating:
+        cues = [rf"\b{_NAMING}\b\s*(?:de\s+|como\s+|:|=|-|va a ser\s+|sera\s+|is\s+|as\s+)?\s*",
+                r"\b(?:campana|campaign)(?: nueva)?\s*(?::|-|–)?\s*(?=[a-z0-9¡¿])"]  # fmt: skip
+    else:
+        cues = [r"\b(?:a que se llame|a llamarse|se (?:va a llamar|llamara|llame|llama)|is (?:going to be|now) called|be called|call it|llamala|llamale|rename it to|renombrala (?:a|como))\s*:?\s*",
+                r"\b(?:renam\w*|renombr\w*|rebautiz\w*|retitul\w*|retitle)\b[^\n]*?\b(?:to|as|a|como|por)\s+(?=[^\n]*$)",
+                r"\b(?:nombre|titulo|title|name)\b[^\n]*?(?:\b(?:to|as|a|por|como|sea|be|is|es)\s+|:\s*)"]  # fmt: skip
+    for index, cue in enumerate(cues):
+        for match in re.finditer(cue, plain):
+            title = _title_after(sentence, match.end(), creating and index == 1)
+            if title:
+                return title
+    return ""
+
+
+def _title_after(sentence: Sentence, start: int, weak: bool) -> str:
+    heard = sentence.heard
+    rest = heard.text[start:]
+    if weak and not re.match(r"[A-ZÁÉÍÓÚÑ0-9¡¿\"]", rest):
+        return ""
+    end = re.search(_TITLE_END, heard.masked[start:])
+    title = rest[: end.start()] if end else rest
+    title = re.split(r"(?i)\s+(?:por favor|porfa|porfavor|please|xfa|gracias|thanks|thank you|ok)\b", title)[0]
+    title = title.strip().strip("\"'“”«».,;:¡!¿?()| ")
+    first = fold(title).split(" ")[0] if title else ""
+    if not title or first in words.CATEGORY_OF or first in words.CAMPAIGN or first in ("de", "del", "la", "of", "otro", "a", "it"):
+        return ""
+    inside = heard.masked[start : start + len(title)]
+    if any(mark in inside for mark in (MAIL, URL, TEMPLATE, PHONE)):
+        return ""
+    return title
+
+
+def _category(sentence: Sentence, creating: bool, fields: set[str], slots: Mapping[str, Any], asked: str) -> str:
+    found = _category_words(sentence)
+    if not found:
+        return ""
+    if creating or asked in ("category", "change"):
+        strict = [words.CATEGORY_OF[w] for w in sentence.list if w in words.CATEGORY_OF and w not in ("promo", "servicio", "promotion", "promocion")]
+        return (strict or found)[0] if creating else found[-1]
+    explicit = re.search(
+        r"\b(?:a|como|en|por|to|as|into|be|ser|sea|es|de tipo|utility should|under|with|con|:)\s+(?:de |la |el |una |an? |the |categoria |category |campana |tipo )*"
+        r"(" + "|".join(words.CATEGORY_OF) + r")\b", sentence.masked)  # fmt: skip
+    if "category" in fields or not (fields - {"category"} or slots.get("templateName") or slots.get("owners") or slots.get("title")):
+        return found[-1]
+    if explicit and re.search(r"\b(va|goes|pasa\w*|pon\w*|sea|make|be|in|en|cambia\w*|change)\b", sentence.masked):
+        before = sentence.masked[: explicit.start()].split()[-1:]
+        return "" if before == ["campana"] else words.CATEGORY_OF[explicit[1]]
+    return ""
+
+
+def _fill_send(slots: dict[str, Any], heard: Heard, world: World, asked: str) -> None:
+    if heard.channels:
+        slots["channels"] = list(dict.fromkeys(heard.channels))
+        slots.pop("unknown_channel", None)
+    elif heard.unknown_channel:
+        slots["unknown_channel"] = heard.unknown_channel
+    if heard.agents:
+        slots["agent"] = heard.agents[-1]
+    elif match := re.search(r"\b(?:que (?:responda|conteste|atienda)|have|let)\s+(?:el agente |agent |la agente )?([a-z]+)\b(?= (?:answer|respond|reply|handle)|\W|$)", heard.masked):
+        if match[1] not in words.known_words() and match[1] not in words.verbs():
+            slots["agent_name"] = heard.text[match.start(1) : match.end(1)]
+    if heard.templates:
+        slots["name"] = heard.templates[-1]
+    elif heard.unknown_template:
+        slots["unknown_template"] = heard.unknown_template
+    if heard.params is not None:
+        slots["params"] = heard.params
+    elif values := _loose_values(heard, asked):
+        slots["params"] = values
+    if heard.urls:
+        slots["file"], slots["type"] = heard.urls[0], heard.media
+    slots["flags"] = {**slots.get("flags", {}), **heard.flags}
+    _fill_dates(slots, heard, world)
+
+
+def _fill_dates(slots: dict[str, Any], heard: Heard, world: World) -> None:
+    if heard.moments:
+        slots["dates"] = [moment.isoformat() for moment in heard.moments]
+    if heard.moments or re.search(r"\b(ahora|ahorita|now|ya|inmediatamente|immediately|right away)\b", heard.masked):
+        slots.pop("wants_time", None)
+        slots.pop("day_text", None)
+    elif heard.day_without_time:
+        slots["wants_time"] = True
+        slots["day_text"] = heard.text
+    elif re.search(r"\b(programa\w*|agenda\w*|calendariza\w*|schedul\w*)\b", heard.masked) and "dates" not in slots:
+        slots["wants_time"] = True
+    if heard.past:
+        slots["past"] = True
+
+
+def _loose_values(heard: Heard, asked: str) -> list[str]:
+    """Values without the word "parameters": "using Ana and 20%", or the answer to our question."""
+    if asked == "params":
+        text = re.sub(r"(?i)^\W*(?:(?:son|usa|use|con|with|pon|they are|are|serian|the|los|values?|valores?)\s+)*:?\s*", "", heard.text)
+        return split_values(text.strip(" .!"))
+    found = re.search(r"\b(?:using|usando|con|with)\s+(?=[^,;]*(?:%|,| y | and ))", heard.masked)
+    if not found:
+        return []
+    rest = heard.masked[found.end() :]
+    end = re.search(rf"[;.\n{MARKS}]|\s(?:por|via|desde|through|over|from|on|canal|channel|plantilla|template)\b", rest)
+    body = heard.text[found.end() : found.end() + (end.start() if end else len(rest))]
+    return split_values(body) if not re.match(r"\W*(?:la |el |the |an? )?(?:plantilla|template|imagen|image|media)", fold(body)) else []
+
+
+def _fill_people(slots: dict[str, Any], heard: Heard, asked: str) -> None:
+    find_people(heard)
+    known: list[dict[str, str]] = slots.get("people", [])
+    if heard.people:
+        fresh = [dict(person) for person in heard.people]
+        waiting = slots.pop("names", [])
+        if len(waiting) == len(fresh):
+            for person, name in zip(fresh, waiting, strict=True):
+                person["name"] = person["name"] or name
+        slots["people"] = [*(known if asked != "phone" else []), *fresh]
+    elif asked == "name" and known:
+        names = split_values(re.sub(r"(?i)^\W*(?:se llaman?|es|son|it's|his name is|her name is|their names are|they are|name is|el nombre es)\s+", "", heard.text).strip(" .!"))
+        unnamed = [person for person in known if not person["name"]]
+        for person, name in zip(unnamed, names, strict=False):
+            person["name"] = name
+    elif heard.masked:
+        slots["names"] = slots.get("names") or _loose_names(heard)
+
+
+def _loose_names(heard: Heard) -> list[str]:
+    found = re.findall(r"(?:\ba |\badd |\binclude |, |\by a |\band )((?:[A-ZÁÉÍÓÚÑ][\wáéíóúñ]+ ?)+)", heard.text)
+    return [name.strip() for name in found if fold(name.strip()).split()[0] not in words.known_words()]
+
+
+# What is missing.
+
+
+def missing(frame: Frame, world: World) -> str:
+    """The first thing that the operation lacks, "" when nothing."""
+    slots, operation = frame.slots, frame.operation
+    if operation not in ("create_campaign", "list_campaigns") and not slots.get("campaign"):
+        return "campaign"
+    match operation:
+        case "create_campaign":
+            return _missing_create(slots)
+        case "update_campaign":
+            return _missing_change(slots)
+        case "add_campaign_audience":
+            people = slots.get("people")
+            return "phone" if not people else "name" if not all(person["name"] for person in people) else ""
+        case "remove_campaign_audience_client":
+            return "" if slots.get("phones") else "phone"
+        case "send_campaign":
+            return _missing_send(slots, world)
+    return ""
+
+
+def _missing_create(slots: Mapping[str, Any]) -> str:
+    if slots.get("unknown_template"):
+        return "template"
+    return next((name for name in ("title", "category") if not slots.get(name)), "")
+
+
+CHANGES = ("title", "category", "templateName", "owners", "message", "language", "wabaId")
+
+
+def _missing_change(slots: Mapping[str, Any]) -> str:
+    if slots.get("unknown_template"):
+        return "template"
+    if slots.get("adds_owner"):
+        return "owners"
+    return "" if any(slots.get(name) for name in CHANGES) else "change"
+
+
+def _missing_send(slots: Mapping[str, Any], world: World) -> str:
+    if len(slots.get("channels") or ()) != 1:
+        return "channel"
+    if slots.get("unknown_template"):
+        return "template"
+    if slots.get("agent_name") and not slots.get("agent"):
+        return "agent"
+    campaign = next((c for c in world.campaigns if c.get("id") == slots["campaign"]), {})
+    name = slots.get("name") or campaign.get("templateName")
+    if not name and world.templates is not None:
+        return "template"
+    wanted = variables(name, world)
+    if wanted is not None and len(slots.get("params") or ()) != wanted:
+        return "params"
+    template = template_named(name, world) or {}
+    header = template.get("header")
+    kind = str(header.get("type") if isinstance(header, dict) else header or "").upper()
+    if kind in ("IMAGE", "VIDEO", "DOCUMENT") and not slots.get("file"):
+        return "file"
+    if slots.get("file") and not slots.get("type"):
+        return "media" if kind not in ("IMAGE", "VIDEO", "DOCUMENT") else ""
+    return "time" if slots.get("wants_time") else ""
+
+
+def arguments_of(frame: Frame, world: World) -> list[dict[str, Json]]:
+    """The arguments of each call that the request takes: one, but for several phones to take out."""
+    slots = frame.slots
+    base = {"campaignId": slots["campaign"]} if slots.get("campaign") else {}
+    page = {key: slots[key] for key in ("limit", "offset", "sortBy", "sortDirection") if key in slots}
+    match frame.operation:
+        case "list_campaigns":
+            return [page]
+        case "get_campaign_audience":
+            return [{**base, **page}]
+        case "create_campaign":
+            return [{key: slots[key] for key in ("title", "category", *CHANGES[2:]) if slots.get(key)}]
+        case "update_campaign":
+            return [{**base, **{key: slots[key] for key in CHANGES if slots.get(key)}}]
+        case "add_campaign_audience":
+            return [{**base, "clients": slots["people"]}]
+        case "remove_campaign_audience_client":
+            return [{**base, "phoneNumber": phone} for phone in slots["phones"]]
+        case "send_campaign":
+            return [{**base, **_send_arguments(slots, world)}]
+    return [base]
+
+
+def _send_arguments(slots: Mapping[str, Any], world: World) -> dict[str, Json]:
+    template: dict[str, Json] = {key: slots[key] for key in ("name", "params", "file", "type") if slots.get(key)}
+    if template.get("file") and not template.get("type"):
+        campaign = next((c for c in world.campaigns if c.get("id") == slots["campaign"]), {})
+        header = (template_named(slots.get("name") or campaign.get("templateName"), world) or {}).get("header")
+        template["type"] = str(header.get("type") if isinstance(header, dict) else header).lower()
+    template |= slots.get("flags") or {}
+    if slots.get("dates"):
+        template["scheduledDates"] = slots["dates"]
+    out: dict[str, Json] = {"channelId": slots["channels"][0]}
+    if slots.get("agent"):
+        out["responderAgentId"] = slots["agent"]
+    return {**out, "template": template} if template else out
+
+
+# Several requests in one message, and answers to our questions.
+
+_ALLOWED_AFTER = {
+    "create_campaign": {"add_campaign_audience", "send_campaign", *READS},
+    "update_campaign": {"add_campaign_audience", "send_campaign", *READS},
+    "add_campaign_audience": {"send_campaign", "remove_campaign_audience_client", *READS},
+    "remove_campaign_audience_client": {"add_campaign_audience", "send_campaign", *READS},
+    "clear_campaign_audience": {"add_campaign_audience", "delete_campaign", *READS},
+    "delete_campaign": {"create_campaign", *READS},
+    "send_campaign": {"get_campaign_audience", "list_campaigns"},
+    "get_campaign": {"send_campaign", "delete_campaign", "update_campaign", "add_campaign_audience", "get_campaign_audience"},
+    "get_campaign_audience": {"send_campaign", "clear_campaign_audience", "add_campaign_audience", "remove_campaign_audience_client"},
+    "list_campaigns": {"delete_campaign", "create_campaign", "send_campaign"},
+}  # fmt: skip
+_BETWEEN = re.compile(
+    r"[,;.\n]|\b(?:y|e|and|then|luego|despues|also|tambien|ademas|afterwards|entonces)\b"
+)
+
+
+def interpret(text: str, language: str, world: World, focus: str | None) -> list[Frame]:
+    """The requests of one message, in order."""
+    whole = Sentence(hear(text, language, world))
+    single = frame_of(whole, world, focus)
+    if single.why in ("negated", "hypothetical", "reported", "capability"):
+        return [single]
+    frames: list[Frame] = []
+    for part in _parts(whole):
+        sentence = Sentence(hear(part, language, world))
+        frame = frame_of(sentence, world, None)
+        if not frame.operation or frame.why:
+            return [single]
+        if frames and frame.operation not in _ALLOWED_AFTER[frames[-1].operation]:
+            return [single]
+        if not sentence.has_ref() and frame.operation not in ("create_campaign", "list_campaigns"):
+            if frames:
+                frame.slots["previous"] = True
+            elif focus and _points_back(sentence):
+                frame.slots["campaign"] = focus
+        frames.append(frame)
+    return frames if len(frames) > 1 else [single]
+
+
+def _parts(sentence: Sentence) -> list[str]:
+    """The message cut before each further verb that follows a comma, "and", "then" and the like."""
+    cuts: list[int] = []
+    for act in sentence.acts[1:]:
+        start = sentence.tokens[act.at].start
+        between = [m for m in _BETWEEN.finditer(sentence.masked, 0, start)]
+        if not between:
+            continue
+        gap = sentence.masked[between[-1].end() : start].replace("\u0001", "")
+        if len(gap.split()) <= 3 and not any(mark in gap for mark in MARKS):
+            cut = between[-1].start()
+            before = [earlier for earlier in sentence.acts if sentence.tokens[earlier.at].start < cut]
+            if before and (not cuts or cut > cuts[-1]):
+                cuts.append(cut)
+    text = sentence.heard.text
+    edges = [0, *cuts, len(text)]
+    parts = [text[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [re.sub(r"(?i)^\W*(?:(?:y|and|then|luego|después|also|también|además)\b\W*)*", "", part) if at else part
+            for at, part in enumerate(parts)]  # fmt: skip
+
+
+def answer_to(frames: list[Frame], text: str, language: str, world: World, focus: str | None) -> list[Frame]:
+    """The open requests with the answer put in, or the new requests that the message makes instead."""
+    first = frames[0]
+    asked = missing(first, world)
+    bare = re.sub(r"[^\w\s']", " ", fold(text)).strip()
+    if re.fullmatch(words.NO.pattern, re.sub(r"\s+", " ", bare)):
+        return [Frame(why="cancelled")]
+    if re.fullmatch(words.YES.pattern, re.sub(r"\s+", " ", bare)):
+        if asked == "campaign" and len(first.slots.get("candidates") or ()) == 1:
+            first.slots["campaign"] = first.slots["candidates"][0]
+        if asked == "owners":
+            first.slots["adds_owner"] = False
+        return frames
+    fresh = interpret(text, language, world, focus)
+    heard = hear(text, language, world)
+    sentence = Sentence(heard)
+    if _replaces(fresh[0], first, asked, sentence):
+        return fresh
+    fill(first, sentence, world, focus, asked)
+    _choose(first, asked, heard, world)
+    return frames
+
+
+def _replaces(fresh: Frame, first: Frame, asked: str, sentence: Sentence) -> bool:
+    if fresh.why in ("negated", "hypothetical", "reported", "capability"):
+        return True
+    if not fresh.operation or fresh.operation == first.operation:
+        # "borra la de verano" while asked which to delete says more than an answer, but asks for the same.
+        return False
+    if asked in ("title", "params", "name") and not (sentence.has_ref() or sentence.has(words.CAMPAIGN | words.CAMPAIGNS)):
+        return False
+    weak = fresh.operation in READS and not sentence.families & {"show"}
+    return not weak
+
+
+_ORDINALS = {
+    "primera": 0, "primero": 0, "first": 0, "1": 0, "segunda": 1, "segundo": 1, "second": 1, "2": 1, "tercera": 2,
+    "tercero": 2, "third": 2, "3": 2, "cuarta": 3, "fourth": 3, "4": 3, "ultima": -1, "last": -1, "ultimo": -1,
+}  # fmt: skip
+
+
+def _choose(frame: Frame, asked: str, heard: Heard, world: World) -> None:
+    """An answer that only says which of those listed: "la primera", "verano", "ventas"."""
+    slots = frame.slots
+    if asked == "campaign" and not slots.get("campaign"):
+        ids = slots.get("offered") or slots.get("candidates") or [str(c["id"]) for c in world.campaigns]
+        options = [(str(c["id"]), str(c.get("title"))) for c in world.campaigns if str(c["id"]) in ids]
+        if chosen := _pick(heard.text, options):
+            slots["campaign"] = chosen
+    elif asked == "channel" and len(slots.get("channels") or ()) != 1:
+        options = [(str(c["id"]), str(c.get("name"))) for c in world.channels or ()]
+        if chosen := _pick(heard.text, options):
+            slots["channels"] = [chosen]
+            slots.pop("unknown_channel", None)
+    elif asked == "template":
+        options = [(str(t["name"]), str(t["name"])) for t in world.templates or () if t.get("status") == "APPROVED"]
+        key = "name" if frame.operation == "send_campaign" else "templateName"
+        if not slots.get(key) and (chosen := _pick(heard.text, options)):
+            slots[key] = chosen
+        if slots.get(key):
+            slots.pop("unknown_template", None)
+    elif asked == "time" and slots.get("day_text") and not slots.get("dates"):
+        again = hear(f"{slots['day_text']} {heard.text}", heard.language, world)
+        if again.moments and not again.day_without_time:
+            slots["dates"] = [moment.isoformat() for moment in again.moments]
+            slots.pop("wants_time", None)
+    elif asked == "agent":
+        slots.pop("agent_name" if slots.get("agent") else "", None)
+
+
+def _pick(text: str, options: Sequence[tuple[str, str]]) -> str:
+    said = [word for word in re.findall(r"[a-z0-9]+", fold(text))]
+    scores = {}
+    for name, label in options:
+        known = set(re.findall(r"[a-z0-9]+", fold(label).replace("_", " ")))
+        known |= {word[:-1] for word in known if word.endswith("s")}
+        scores[name] = len({word for word in said if len(word) > 2 and word in known})
+    best = max(scores.values(), default=0)
+    winners = [name for name, score in scores.items() if score == best and best]
+    if len(winners) == 1:
+        return winners[0]
+    places = {_ORDINALS[word] for word in said if word in _ORDINALS}
+    if len(places) == 1 and len(said) <= 5:
+        place = places.pop()
+        return options[place][0] if -len(options) <= place < len(options) else ""
+    return ""
+
+
+# What comes next.
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Do:
+    name: str
+    arguments: dict[str, Json]
+
+
+class Mind:
+    """One decision: from the whole conversation to the next words or the next call."""
+
+    def __init__(self, conversation: Conversation, clock: Callable[[], datetime] | None) -> None:
+        self.turns = conversation.turns
+        self.turn = self.turns[-1]
+        self.language = _language(self.turns)
+        self.world = _world(conversation.data, clock)
+        self.words = Answers(self.language, self.world)
+        self.open = _open_since(self.turns)
+
+    def next(self) -> Say | Do:
+        text = self.turn.text
+        if not self.turn.steps and self.open == len(self.turns) - 1 and (small := small_talk(text)):
+            return Say(self.words.small(small))
+        if (direct := self._direct_list()) is not None:
+            return self._work([direct], self.turn.steps)
+        catalogue = look_up(self.turn.steps)
+        if catalogue.failure:
+            return Say(self.words.no_list(catalogue.failure))
+        if not self.turn.steps and not self._concerns_us():
+            return Say(self.words.unclear())
+        if catalogue.next_offset is not None:
+            page: dict[str, Json] = {"limit": PAGE}
+            return Do("list_campaigns", page | ({"offset": catalogue.next_offset} if catalogue.next_offset else {}))
+        self.world = World(self.world.now, self.world.channels, self.world.templates, catalogue.campaigns)
+        self.words = Answers(self.language, self.world)
+        return self._work(self._frames(), self.turn.steps[catalogue.used :])
+
+    def _direct_list(self) -> Frame | None:
+        """A request for the list in words that are all known, so that no title can hide in it."""
+        if self.open < len(self.turns) - 1:
+            return None
+        sentence = Sentence(hear(self.turn.text, self.language, World(self.world.now, self.world.channels, self.world.templates)))
+        allowed = words.known_words() | words.verbs().keys()
+        extra = {token.word for token in sentence.tokens if token.word.isalpha() and token.word not in allowed}
+        if extra - _LIST_WORDS or not sentence.has(words.CAMPAIGNS) or sentence.heard.quotes:
+            return None
+        frame = frame_of(sentence, self.world, None)
+        return frame if frame.operation == "list_campaigns" else None
+
+    def _concerns_us(self) -> bool:
+        if self.open < len(self.turns) - 1:
+            return True
+        sentence = Sentence(hear(self.turn.text, self.language, self.world))
+        nouns = words.CAMPAIGN | words.CAMPAIGNS | words.AUDIENCE | words.DETAILS | words.PERSON | frozenset(words.FIELD_OF)
+        spoken = sentence.families | sentence.mentioned or sentence.negated
+        asking = words.ASKING.search(sentence.masked) or words.PEOPLE_QUESTION.search(sentence.masked)
+        return bool(spoken or sentence.has(nouns) or asking or sentence.heard.phones)
+
+    def _frames(self) -> list[Frame]:
+        """The requests that stand now: those of this message, or open ones with this message's answer put in."""
+        frames: list[Frame] = []
+        for at in range(self.open, len(self.turns)):
+            turn = self.turns[at]
+            focus = _focus(self.turns[:at], self.world, self.language)
+            if frames and frames[0].operation and missing(frames[0], self.world):
+                frames = answer_to(frames, turn.text, self.language, self.world, focus)
+            else:
+                frames = interpret(turn.text, self.language, self.world, focus)
+            if at < len(self.turns) - 1:
+                frames = _left(frames, turn)
+                self._offer(frames)
+        return frames or [Frame(why="unclear")]
+
+    def _offer(self, frames: Sequence[Frame]) -> None:
+        if frames and frames[0].operation and not frames[0].slots.get("campaign"):
+            shown = frames[0].slots.get("candidates") or [str(c["id"]) for c in self.world.campaigns]
+            frames[0].slots["offered"] = shown
+
+    def _work(self, frames: Sequence[Frame], steps: Sequence[Step]) -> Say | Do:
+        left = list(steps)
+        done: list[Step] = []
+        produced: str | None = None
+        for frame in frames:
+            if not frame.operation:
+                return Say(self.words.explain(frame, self.turn.text))
+            if frame.slots.get("previous") and produced:
+                frame.slots["campaign"] = produced
+                self._learn(done)
+            if need := missing(frame, self.world):
+                return Say(self.words.after(done, self.words.ask(frame, need)))
+            for arguments in arguments_of(frame, self.world):
+                if not left:
+                    return Do(frame.operation, arguments)
+                step = left.pop(0)
+                done.append(step)
+                if step.outcome != "done":
+                    return Say(self.words.report(done))
+                produced = _touched(step) or produced
+        return Say(self.words.report(done))
+
+    def _learn(self, done: Sequence[Step]) -> None:
+        """What a call of this turn created counts as known."""
+        made = [_data(step) for step in done if step.name == "create_campaign" and _data(step).get("id")]
+        self.world = World(
+            self.world.now, self.world.channels, self.world.templates, [*self.world.campaigns, *made]
+        )
+        self.words = Answers(self.language, self.world)
+
+
+_LIST_WORDS = words._set(
+    "alfabeticamente alfabetico alphabetically alphabetical orden order recientes reciente recent recently creadas created "
+    "creacion creation fecha date siguientes next primeras primeros ultimas ultimos ultima first last latest top partir "
+    "saltandote saltate skip skipping starting bloque bloques pagina page paginas pages newest oldest antigua antiguas "
+    "nuevas limit offset existen exist registradas workspace listado rundown remind recientemente actualizadas updated "
+    "actualizacion segundo segunda disponibles available activas active hubo ascendente descendente titulo z b c osea sea "
+    "empezando comenzando ultimamente lately registered modified modificadas catalogo catalog inventario inventory running "
+    "corriendo vigentes aver haber porfis heyy hiya dado dadas saltando brinca omitiendo omite limite maximo resultados"
+)
+
+
+def _open_since(turns: Sequence[Turn]) -> int:
+    """Where the exchange of questions and answers that is still open began."""
+    at = len(turns) - 1
+    while at > 0 and turns[at - 1].asked and at > len(turns) - 8:
+        at -= 1
+    return at
+
+
+def _left(frames: list[Frame], turn: Turn) -> list[Frame]:
+    """The requests of an earlier message that were not carried out yet."""
+    done = [step for step in turn.steps[look_up(turn.steps).used :] if step.outcome == "done"]
+    left = frames[len(done) :] if done else frames
+    if left and left[0].slots.get("previous") and done and (campaign := _touched(done[-1])):
+        left[0].slots["campaign"] = campaign
+    return left
+
+
+def _language(turns: Sequence[Turn]) -> str:
+    language = "es"
+    for turn in turns[-6:]:
+        unquoted = re.sub(r"\"[^\"]*\"|“[^”]*”|«[^»]*»", " ", turn.text)
+        if not turn.text.startswith("campaign-agent call "):
+            language = words.language_of(unquoted, language)
+    return language
+
+
+def _world(data: Mapping[str, Json], clock: Callable[[], datetime] | None) -> World:
+    try:
+        zone: Any = ZoneInfo(str(data.get("timezone") or "America/Mexico_City"))
+    except (ZoneInfoNotFoundError, ValueError):
+        zone = timezone(timedelta(hours=-6))
+    try:
+        given = datetime.fromisoformat(str(data.get("now") or ""))
+        now = given.astimezone(zone) if given.tzinfo else given.replace(tzinfo=zone)
+    except ValueError:
+        now = datetime.now(UTC).astimezone(zone)
+    if clock is not None:
+        now = clock().astimezone(zone)
+    channels, templates = data.get("channels"), data.get("templates")
+    return World(
+        now,
+        [c for c in channels if isinstance(c, dict) and c.get("id")] if isinstance(channels, list) else None,
+        [t for t in templates if isinstance(t, dict) and t.get("name")] if isinstance(templates, list) else None,
+    )
+
+
+def _data(step: Step) -> dict[str, Json]:
+    result = (step.answer or {}).get("result")
+    data = result.get("data") if isinstance(result, dict) else None
+    return data if isinstance(data, dict) else {}
+
+
+def _touched(step: Step) -> str | None:
+    if step.name == "create_campaign":
+        return str(_data(step)["id"]) if _data(step).get("id") else None
+    campaign = step.arguments.get("campaignId")
+    return str(campaign) if campaign else None
+
+
+def _focus(turns: Sequence[Turn], world: World, language: str) -> str | None:
+    """The campaign last named or touched, when that turn had exactly one."""
+    for turn in reversed(turns[-10:]):
+        ids = {touched for step in turn.steps if (touched := _touched(step))}
+        if not ids and not turn.text.startswith("campaign-agent call "):
+            ids = {str(c["id"]) for c in hear(turn.text, language, world).campaigns}
+        if ids:
+            return ids.pop() if len(ids) == 1 else None
+    return None
+
+
+def small_talk(text: str) -> str:
+    """"greeting", "thanks", "yes", "no" or "help" for a message that is nothing else, "" for any other."""
+    plain = re.sub(r"\s+", " ", re.sub(r"[^\w\s']", " ", fold(text))).strip()
+    if not plain:
+        return "unclear"
+    if re.fullmatch(rf"(?:{words.YES.pattern})(?: (?:{words.YES.pattern}))*", plain):
+        return "yes"
+    if re.fullmatch(words.NO.pattern, plain):
+        return "no"
+    if re.fullmatch(rf"(?:{words.GREETING.pattern})(?: (?:{words.GREETING.pattern}))*", plain):
+        return "greeting"
+    if re.fullmatch(rf"(?:(?:ok|va|sale|bueno|{words.THANKS.pattern}) ?)+", plain):
+        return "thanks"
+    if re.search(words.HELP, plain) and len(plain.split()) <= 12 and not re.search(r"\d{4}|campan|campaign", plain):
+        sentence_words = set(plain.split())
+        if not sentence_words & (words.AUDIENCE | words.PERSON):
+            return "help"
+    if re.search(r"\b(que (mas )?(puedes|sabes) hacer|what (else )?can you do|quien eres|who are you|what are you)\b", plain):
+        return "help"
+    return ""
+
+
+# Words of ours.
+
+_ES: dict[str, str] = {
+    "campaign": "¿Cuál campaña?",
+    "candidates": "¿Cuál de estas campañas?",
+    "unknown": "No encuentro ninguna campaña que sea «{unknown}»; ¿cuál es?",
+    "maybe": "¿Te refieres a esta campaña?",
+    "no_campaigns": "No hay campañas en esta cuenta.",
+    "title": "¿Cómo se va a llamar la campaña?",
+    "category": "¿De qué categoría es: marketing, utilidad o autenticación?",
+    "change": "¿Qué le cambio y a qué valor (título, categoría, plantilla o dueños)?",
+    "owners": "Al cambiar dueños se reemplaza la lista completa; ¿la dejo solo con {owners}?",
+    "template": "¿Qué plantilla uso?",
+    "unknown_template": "No hay una plantilla «{template}»; ¿cuál uso?",
+    "phone": "¿Qué teléfono (con lada)?",
+    "name": "¿Cómo se llama la persona del {phone}?",
+    "channel": "¿Desde qué canal?",
+    "channels": "¿Desde cuál de estos canales? Un envío sale de uno solo.",
+    "unknown_channel": "No conozco el canal «{channel}»; ¿desde cuál?",
+    "no_channels": "¿Desde qué canal? No puedo leer la lista; dame su id, por ejemplo wb-123.",
+    "params": "La plantilla {template} lleva {count} parámetro(s); ¿qué valores van, en orden?",
+    "params_left": "La plantilla {template} no lleva parámetros y me diste {given}; ¿la mando sin ellos o con otra plantilla?",
+    "file": "La plantilla lleva {kind}; ¿cuál es su URL?",
+    "media": "¿El archivo es imagen, video o documento?",
+    "time": "¿A qué hora, y de qué día?",
+    "past": "Esa fecha ya pasó; ¿qué día y a qué hora?",
+    "agent": "¿Cuál es el id del agente que responde, por ejemplo agt_123?",
+    "negated": "De acuerdo: no hago nada.",
+    "hypothetical": "No hice nada. Si quieres que lo haga, pídemelo directamente, por ejemplo: {example}.",
+    "reported": "No hice nada: no me queda claro si me lo pides tú. Si lo quieres, pídemelo directamente: {example}.",
+    "capability": "Sí puedo, si me dices en cuál campaña y con qué datos; no he hecho nada. Por ejemplo: {example}.",
+    "gate": "Borrar, vaciar, quitar y enviar siempre esperan tu decisión en una tarjeta.",
+    "cancelled": "De acuerdo, lo dejo así; no hice nada.",
+    "unclear": "No entendí qué hacer, y no hice nada. Soy el modelo de reglas incluido (no un modelo de lenguaje) y entiendo "
+    "peticiones como:",
+    "yes": "No tengo nada que confirmar aquí. Las aprobaciones se deciden en la tarjeta, no en el chat.",
+    "no": "De acuerdo; no hay nada pendiente aquí. Las aprobaciones se deciden en la tarjeta.",
+    "thanks": "Con gusto.",
+    "help": "Hola. Soy el modelo de reglas incluido en campaign-agent, no un modelo de lenguaje: entiendo las peticiones usuales "
+    "sobre campañas, en español e inglés. Por ejemplo:",
+    "setup": "Para usar un modelo de lenguaje define OPENAI_API_KEY, o bien OPENAI_BASE_URL y CAMPAIGN_AGENT_MODEL (Ollama, "
+    "vLLM, llama.cpp, Azure).",
+    "empty_list": "No hay campañas en esta página.",
+    "more": "Hay más: pídeme «las siguientes {limit} a partir de la {offset}».",
+    "more_people": "Hay más personas; pídeme «{limit} contactos a partir del {offset}».",
+    "people": "{count} persona(s) en esta página de la audiencia:",
+    "no_people": "La audiencia no tiene personas en esta página.",
+    "created": "Listo: se creó «{title}» (id {id}).",
+    "updated": "Listo: la campaña quedó actualizada.",
+    "deleted": "La campaña se borró.",
+    "added": "Listo: {count} persona(s) agregadas a la audiencia.",
+    "removed": "Se quitó de la audiencia: {count}.",
+    "nobody_removed": "Nadie en la audiencia tenía ese teléfono: se quitaron 0.",
+    "cleared": "La audiencia se vació: {count} persona(s) quitadas.",
+    "nobody_cleared": "La audiencia ya estaba vacía: se quitaron 0.",
+    "sent": "La plataforma aceptó el envío. Aceptado no es entregado: la entrega se ve en Plática.",
+    "scheduled": "La plataforma aceptó la programación del envío. Aceptado no es entregado.",
+    "done": "Hecho.",
+    "denied": "No se aprobó, así que no se hizo.{reason}",
+    "reason": " Motivo: {reason}.",
+    "expired": "La tarjeta venció sin decisión y no se hizo nada. Pídemelo de nuevo si todavía lo quieres.",
+    "superseded": "Quedó sin efecto y no se hizo nada.",
+    "drifted": "Algo cambió desde la vista previa y no se hizo nada. Revísalo y pídemelo de nuevo si todavía lo quieres.",
+    "unknown_outcome": "No se sabe si se hizo. Antes de repetirlo, revisa {check} en Plática.",
+    "check_send": "si el envío salió",
+    "check_other": "cómo quedó la campaña",
+    "failed": "No se pudo hacer.",
+    "invalid": "Los datos no son válidos y no se hizo nada.",
+    "not_run": "No se hizo.",
+    "refused": "No se permite aquí, y no se hizo nada.",
+    "no_list": "No pude leer la lista de campañas, así que no seguí.",
+    "none": "(ninguna)", "connected": "conectado", "disconnected": "desconectado",
+    "category_label": "Categoría", "template_label": "Plantilla", "owners_label": "Dueños", "language_label": "Idioma",
+    "created_label": "Creada", "updated_label": "Última actualización", "platform_label": "Plataforma", "message_label": "Mensaje",
+}  # fmt: skip
+_EN: dict[str, str] = {
+    "campaign": "Which campaign?",
+    "candidates": "Which of these campaigns?",
+    "unknown": "I can't find a campaign that is “{unknown}”; which one is it?",
+    "maybe": "Do you mean this campaign?",
+    "no_campaigns": "There are no campaigns in this account.",
+    "title": "What should the campaign be called?",
+    "category": "Which category is it: marketing, utility or authentication?",
+    "change": "What should I change, and to what (title, category, template or owners)?",
+    "owners": "Changing owners replaces the whole list; should it be only {owners}?",
+    "template": "Which template should I use?",
+    "unknown_template": "There is no template “{template}”; which one should I use?",
+    "phone": "Which phone number (with its area code)?",
+    "name": "What is the name of the person at {phone}?",
+    "channel": "From which channel?",
+    "channels": "From which one of these channels? A send leaves from a single one.",
+    "unknown_channel": "I don't know the channel “{channel}”; from which one?",
+    "no_channels": "From which channel? I can't read the list; give me its id, such as wb-123.",
+    "params": "The template {template} takes {count} parameter(s); what are the values, in order?",
+    "params_left": "The template {template} takes no parameters and you gave {given}; send it without them or with another template?",
+    "file": "The template has {kind}; what is its URL?",
+    "media": "Is the file an image, a video or a document?",
+    "time": "At what time, and on which day?",
+    "past": "That date has passed; which day and time?",
+    "agent": "What is the id of the agent who answers, such as agt_123?",
+    "negated": "All right: I did nothing.",
+    "hypothetical": "I did nothing. If you want it done, ask me directly, for example: {example}.",
+    "reported": "I did nothing: it isn't clear to me that you are asking for it. If you are, ask me directly: {example}.",
+    "capability": "I can, if you tell me for which campaign and with what; nothing was done. For example: {example}.",
+    "gate": "Deleting, clearing, removing and sending always wait for your decision on a card.",
+    "cancelled": "All right, I'll leave it; nothing was done.",
+    "unclear": "I didn't understand what to do, and did nothing. I am the built-in rule-based model (not a language model) and "
+    "understand requests like:",
+    "yes": "There is nothing to confirm here. Approvals are decided on the card, not in the chat.",
+    "no": "All right; nothing is pending here. Approvals are decided on the card.",
+    "thanks": "You're welcome.",
+    "help": "Hello. I am campaign-agent's built-in rule-based model, not a language model: I understand the usual requests about "
+    "campaigns, in Spanish and English. For example:",
+    "setup": "To use a language model set OPENAI_API_KEY, or OPENAI_BASE_URL and CAMPAIGN_AGENT_MODEL (Ollama, vLLM, llama.cpp, "
+    "Azure).",
+    "empty_list": "There are no campaigns on this page.",
+    "more": "There are more: ask me for “the next {limit} campaigns, skip the first {offset}”.",
+    "more_people": "There are more people; ask me for “{limit} contacts, skip the first {offset}”.",
+    "people": "{count} person(s) on this page of the audience:",
+    "no_people": "The audience has nobody on this page.",
+    "created": "Done: “{title}” was created (id {id}).",
+    "updated": "Done: the campaign was updated.",
+    "deleted": "The campaign was deleted.",
+    "added": "Done: {count} person(s) added to the audience.",
+    "removed": "Removed from the audience: {count}.",
+    "nobody_removed": "Nobody in the audience had that phone: 0 were removed.",
+    "cleared": "The audience was cleared: {count} person(s) removed.",
+    "nobody_cleared": "The audience was empty already: 0 were removed.",
+    "sent": "The platform accepted the send. Accepted is not delivered: delivery shows in Plática.",
+    "scheduled": "The platform accepted the scheduled send. Accepted is not delivered.",
+    "done": "Done.",
+    "denied": "It was not approved, so it was not done.{reason}",
+    "reason": " Reason: {reason}.",
+    "expired": "The card expired without a decision and nothing was done. Ask again if you still want it.",
+    "superseded": "It was set aside and nothing was done.",
+    "drifted": "Something changed since the preview and nothing was done. Check it and ask again if you still want it.",
+    "unknown_outcome": "It is not known whether it happened. Before repeating it, check {check} in Plática.",
+    "check_send": "whether the send went out",
+    "check_other": "how the campaign stands",
+    "failed": "It could not be done.",
+    "invalid": "The details are not valid and nothing was done.",
+    "not_run": "It was not done.",
+    "refused": "That is not allowed here, and nothing was done.",
+    "no_list": "I could not read the list of campaigns, so I stopped.",
+    "none": "(none)", "connected": "connected", "disconnected": "disconnected",
+    "category_label": "Category", "template_label": "Template", "owners_label": "Owners", "language_label": "Language",
+    "created_label": "Created", "updated_label": "Last update", "platform_label": "Platform", "message_label": "Message",
+}  # fmt: skip
+_EXAMPLES = {
+    "es": {
+        "list": "«muéstrame las campañas»",
+        "create": "«crea una campaña de marketing llamada "
+        "\"Posada 2026\" con la plantilla saludo_simple»",
+        "add": "«agrega a Ana Ruiz 55 0010 0001 a Promo Verano»",
+        "send": "«manda la encuesta por Ventas CDMX con la plantilla saludo_simple mañana a las 10»",
+        "delete": "«borra la campaña Promo Verano 2026»",
+        "clear": "«vacía la audiencia de Promo Verano 2026»",
+    },
+    "en": {
+        "list": "“show me the campaigns”",
+        "create": "“create a marketing campaign called \"Spring Fling\" with template saludo_simple”",
+        "add": "“add Ana Ruiz 55 0010 0001 to Promo Verano”",
+        "send": "“send the encuesta from Ventas CDMX with template saludo_simple tomorrow at 10 am”",
+        "delete": "“delete the campaign Promo Verano 2026”",
+        "clear": "“clear the audience of Promo Verano 2026”",
+    },
+}
+
+
+class Answers:
+    """What is said, in one language, from what tools reported and from nothing else."""
+
+    def __init__(self, language: str, world: World) -> None:
+        self.language, self.world = language, world
+        self.text = _ES if language == "es" else _EN
+        self.examples = _EXAMPLES[language]
+
+    def say(self, key: str, **data: Json) -> str:
+        return self.text[key].format(**data)
+
+    def small(self, kind: str) -> str:
+        if kind in ("greeting", "help"):
+            return self.help()
+        return self.unclear() if kind == "unclear" else self.say(kind)
+
+    def help(self) -> str:
+        lines = [f"- {self.examples[key]}" for key in ("list", "create", "add", "send")]
+        return "\n".join([self.say("help"), *lines, self.say("gate"), self.say("setup")])
+
+    def unclear(self) -> str:
+        return "\n".join([self.say("unclear"), *(f"- {self.examples[key]}" for key in ("list", "add", "send"))])
+
+    def explain(self, frame: Frame, text: str) -> str:
+        if frame.why in ("hypothetical", "reported", "capability"):
+            return self.say(frame.why, example=self._nearest(text)) + " " + self.say("gate")
+        if frame.why in ("negated", "cancelled"):
+            return self.say(frame.why)
+        return self.unclear()
+
+    def _nearest(self, text: str) -> str:
+        plain = fold(text)
+        for key, pattern in (
+            ("clear", r"vaci|limpi|clear|empty"), ("delete", r"borr|elimin|delet|remov|quit"),
+            ("send", r"mand|envi|send|program|schedul|lanz|launch"), ("add", r"agreg|anad|\badd|sum"),
+            ("create", r"\bcre|\bmake"),
+        ):  # fmt: skip
+            if re.search(pattern, plain):
+                return self.examples[key]
+        return self.examples["list"]
+
+    # Questions.
+
+    def ask(self, frame: Frame, need: str) -> str:
+        """One short question, its choices below it. It must open with a line that ends in "?"."""
+        slots = frame.slots
+        if need == "campaign":
+            return self._ask_campaign(slots)
+        if need == "channel":
+            return self._ask_channel(slots)
+        if need == "template":
+            key = "unknown_template" if slots.get("unknown_template") else "template"
+            return self._listed(self.say(key, template=slots.get("unknown_template")), self._approved())
+        if need == "params":
+            return self._ask_params(slots)
+        if need == "file":
+            return self.say("file", kind=self._header(slots))
+        if need == "time":
+            return self.say("past" if slots.get("past") else "time")
+        if need == "name":
+            unnamed = next(p["phoneNumber"] for p in slots["people"] if not p["name"])
+            return self.say("name", phone=unnamed)
+        return self.say(need, owners=", ".join(slots.get("owners") or ()))
+
+    def _ask_campaign(self, slots: Mapping[str, Any]) -> str:
+        ids = slots.get("candidates") or [str(c["id"]) for c in self.world.campaigns]
+        shown = [campaign_line(c) for c in self.world.campaigns if str(c["id"]) in ids]
+        if not shown:
+            return self.say("no_campaigns")
+        unknown = str(slots.get("unknown") or "")
+        if slots.get("candidates"):
+            return self._listed(self.say("maybe" if len(shown) == 1 else "candidates"), shown)
+        return self._listed(self.say("unknown", unknown=unknown[:80]) if unknown else self.say("campaign"), shown)
+
+    def _ask_channel(self, slots: Mapping[str, Any]) -> str:
+        if not self.world.channels:
+            return self.say("no_channels") if self.language else ""
+        lines = [f"{c.get('name')} · {c.get('number')} · {c['id']} ({self.say('connected' if c.get('connected') else 'disconnected')})"
+                 for c in self.world.channels]  # fmt: skip
+        if slots.get("unknown_channel"):
+            return self._listed(self.say("unknown_channel", channel=slots["unknown_channel"]), lines)
+        return self._listed(self.say("channels" if slots.get("channels") else "channel"), lines)
+
+    def _approved(self) -> list[str]:
+        return [str(t["name"]) for t in self.world.templates or () if t.get("status") == "APPROVED"]
+
+    def _template_of(self, slots: Mapping[str, Any]) -> str:
+        campaign = next((c for c in self.world.campaigns if c.get("id") == slots.get("campaign")), {})
+        return str(slots.get("name") or campaign.get("templateName") or "?")
+
+    def _ask_params(self, slots: Mapping[str, Any]) -> str:
+        name = self._template_of(slots)
+        wanted = variables(name, self.world)
+        if not wanted:
+            return self.say("params_left", template=name, given=len(slots.get("params") or ()))
+        content = str((template_named(name, self.world) or {}).get("content") or "")
+        return self._listed(self.say("params", template=name, count=wanted), [content])
+
+    def _header(self, slots: Mapping[str, Any]) -> str:
+        header = (template_named(self._template_of(slots), self.world) or {}).get("header")
+        kind = str(header.get("type") if isinstance(header, dict) else header).upper()
+        spanish = {"IMAGE": "una imagen", "VIDEO": "un video", "DOCUMENT": "un documento"}
+        english = {"IMAGE": "an image", "VIDEO": "a video", "DOCUMENT": "a document"}
+        return (spanish if self.language == "es" else english).get(kind, kind)
+
+    @staticmethod
+    def _listed(question: str, lines: Sequence[str]) -> str:
+        return "\n".join([question, *(f"- {line}" for line in lines[:20])])
+
+    # Results.
+
+    def after(self, done: Sequence[Step], question: str) -> str:
+        """A question that follows what was done; the question stays first, since that is how it is known again."""
+        return f"{question}\n\n{self.report(done)}" if done else question
+
+    def report(self, done: Sequence[Step]) -> str:
+        return "\n\n".join(self._report(step) for step in done) if done else self.unclear()
+
+    def _report(self, step: Step) -> str:
+        if step.outcome != "done":
+            return self._not_done(step)
+        match step.name:
+            case "list_campaigns":
+                return self._campaigns(step)
+            case "get_campaign":
+                return self._campaign(step)
+            case "get_campaign_audience":
+                return self._people(step)
+        return self._written(step)
+
+    def _not_done(self, step: Step) -> str:
+        answer = step.answer or {}
+        reason = str(answer.get("reason") or "")
+        if step.outcome == "denied":
+            return self.say("denied", reason=self.say("reason", reason=reason) if reason else "")
+        if step.outcome == "unknown":
+            check = self.say("check_send" if step.name == "send_campaign" else "check_other")
+            text = self.say("unknown_outcome", check=check)
+        else:
+            text = self.say(step.outcome if step.outcome in self.text else "not_run")
+        message = str(answer.get("message") or answer.get("error") or "")
+        return f"{text} {message}".strip() if message and step.outcome not in ("expired", "superseded", "drifted") else text
+
+    def no_list(self, step: Step) -> str:
+        message = str((step.answer or {}).get("message") or "")
+        return f"{self.say('no_list')} {message}".strip()
+
+    def _campaigns(self, step: Step) -> str:
+        lines = [f"- {campaign_line(c)}" for c in _records(step.answer, "campaigns")]
+        if (offset := _next_offset(step)) is not None:
+            lines.append(self.say("more", limit=step.arguments.get("limit") or 50, offset=offset))
+        return "\n".join(lines) or self.say("empty_list")
+
+    def _campaign(self, step: Step) -> str:
+        found = _records(step.answer, "campaigns")
+        if not found:
+            return self.say("done")
+        campaign = found[0]
+        rows = (
+            ("category_label", campaign.get("category")), ("template_label", campaign.get("templateName") or self.say("none")),
+            ("owners_label", ", ".join(map(str, campaign.get("owners") or ())) or self.say("none")),
+            ("language_label", campaign.get("language")), ("platform_label", campaign.get("platform")),
+            ("message_label", campaign.get("message")),
+            ("created_label", self._when(campaign.get("creationDate"))), ("updated_label", self._when(campaign.get("lastUpdate"))),
+        )  # fmt: skip
+        lines = [f"- {self.say(label)}: {_flat(value)}" for label, value in rows if value]
+        return "\n".join([f"**{_flat(campaign.get('title'))}** · {campaign.get('id')}", *lines])
+
+    def _when(self, iso: Json) -> str:
+        try:
+            return datetime.fromisoformat(str(iso)).astimezone(self.world.now.tzinfo).strftime("%Y-%m-%d %H:%M")
+        except ValueError:
+            return str(iso or "")
+
+    def _people(self, step: Step) -> str:
+        people = _records(step.answer, "clients")
+        if not people:
+            return self.say("no_people")
+        lines = [f"- {_flat(person.get('name')) or '?'} · {person.get('phoneNumber') or '?'}" for person in people]
+        offset = _next_offset(step)
+        more = [self.say("more_people", limit=step.arguments.get("limit") or 50, offset=offset)] if offset is not None else []
+        return "\n".join([self.say("people", count=len(people)), *lines, *more])
+
+    def _written(self, step: Step) -> str:
+        data = _data(step)
+        count = data.get("removedCount", data.get("addedCount"))
+        match step.name:
+            case "create_campaign":
+                return self.say("created", title=_flat(data.get("title") or step.arguments.get("title")), id=data.get("id") or "?")
+            case "update_campaign":
+                return self.say("updated")
+            case "delete_campaign":
+                return self.say("deleted")
+            case "add_campaign_audience":
+                return self.say("added", count=count) if count is not None else self.say("done")
+            case "remove_campaign_audience_client":
+                return self._counted("removed", "nobody_removed", count)
+            case "clear_campaign_audience":
+                return self._counted("cleared", "nobody_cleared", count)
+            case "send_campaign":
+                dates = (step.arguments.get("template") or {}).get("scheduledDates")
+                return self.say("scheduled" if dates else "sent")
+        return self.say("done")
+
+    def _counted(self, key: str, nobody: str, count: Json) -> str:
+        if count is None:
+            return self.say("done")
+        return self.say(key, count=count) if count else self.say(nobody)
+
+
+def _flat(value: Json) -> str:
+    """Text of others on one line, with nothing in it that Markdown would act on."""
+    flat = re.sub(r"\s+", " ", str(value if value is not None else "")).strip()
+    return re.sub(r"([*`\[\]<>|])", r"\\\1", flat)
+
+
+def campaign_line(campaign: Mapping[str, Json]) -> str:
+    parts = (campaign.get("title"), campaign.get("category"), campaign.get("templateName") or "—", campaign.get("id"))
+    return " · ".join(_flat(part) for part in parts)
+
+
+class RuleModel:
+    """A stand-in for a language model, without a key and without a network. `clock` returns an aware time."""
+
+    def __init__(self, *, clock: Callable[[], datetime] | None = None) -> None:
+        self._clock = clock
+
+    @property
+    def name(self) -> str:
+        return NAME
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+    async def complete(self, messages: bytes) -> AsyncIterator[str | Completion]:
+        conversation = read_conversation(messages)
+        if not conversation.turns:
+            conversation.turns.append(Turn("hola"))
+        answer = Mind(conversation, self._clock).next()
+        if isinstance(answer, Do):
+            turn = conversation.turns[-1]
+            call = Call(f"rule_{len(conversation.turns)}_{len(turn.steps)}", answer.name, json.dumps(answer.arguments, ensure_ascii=False))
+            yield Completion("", (call,), "tool_calls")
+            return
+        for piece in _pieces_of(answer.text):
+            yield piece
+        yield Completion(answer.text, (), "stop")
+
+
+def _pieces_of(text: str) -> Iterator[str]:
+    return iter(re.findall(r"\s*\S+\s*?(?=\s|$)|\s+$", text))
