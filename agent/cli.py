@@ -542,6 +542,7 @@ def sandbox(
     try:
         listener.bind((host, port))
     except (OSError, OverflowError) as error:
+        listener.close()
         raise UsageError("port", host=host, port=port, text=getattr(error, "strerror", None) or str(error)) from None
     made = create_app(database or settings.home / "sandbox.db")
     print(f"PLATICA_BASE_URL=http://{host}:{listener.getsockname()[1]} PLATICA_API_KEY={LOCAL_KEY}", flush=True)

@@ -176,6 +176,8 @@ def test_each_file_says_what_it_holds_and_the_environment_is_read_in_one(path: P
         reads = [
             node.lineno
             for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") and ast.unparse(node.value) == "os"
+            if isinstance(node, ast.Attribute)
+            and node.attr in ("environ", "getenv")
+            and ast.unparse(node.value) == "os"
         ]
         assert reads == [], f"{title(path)} reads the environment"

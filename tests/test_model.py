@@ -91,7 +91,13 @@ def always(answer: bytes) -> Behave:
 
 @asynccontextmanager
 async def endpoint(
-    behave: Behave | bytes, *, stream: bool = True, key: str | None = KEY, retries: int = 0, timeout: float = 5, **more: Any
+    behave: Behave | bytes,
+    *,
+    stream: bool = True,
+    key: str | None = KEY,
+    retries: int = 0,
+    timeout: float = 5,
+    **more: Any,
 ) -> AsyncIterator[tuple[OpenAIModel, Loopback]]:
     async with Loopback(always(behave) if isinstance(behave, bytes) else behave) as server:
         client = connect(key=key, base_url=server.url + "/v1", timeout=timeout, retries=retries)
@@ -220,7 +226,9 @@ async def test_all_in_one_chunk() -> None:
     assert await answer(until_close(sse(*SHORT))) == SHORT_COMPLETION
 
 
-@pytest.mark.parametrize("text", ["a\u2028b\u2029c", "a\x85b\x0bc\x0cd", "😀☕ñ", "\u200f<b>", "data: x", "[DONE]", " "])
+@pytest.mark.parametrize(
+    "text", ["a\u2028b\u2029c", "a\x85b\x0bc\x0cd", "😀☕ñ", "\u200f<b>", "data: x", "[DONE]", " "]
+)
 async def test_text_is_text_whatever_is_in_it(text: str) -> None:
     body = sse(chunk({"content": text}), chunk(finish="stop"))
     assert (await answer(in_chunks([body[:40], body[40:]]))).text == text
@@ -275,7 +283,9 @@ async def test_two_calls_interleaved() -> None:
 
 
 async def test_calls_are_in_the_order_of_their_index() -> None:
-    body = sse(calls(part(1, "b", "list_campaigns", "{}")), calls(part(0, "a", "get_campaign", "{}")), chunk(finish="x"))
+    body = sse(
+        calls(part(1, "b", "list_campaigns", "{}")), calls(part(0, "a", "get_campaign", "{}")), chunk(finish="x")
+    )
     assert [one.id for one in (await answer(in_chunks([body]))).calls] == ["a", "b"]
 
 
@@ -349,9 +359,9 @@ async def test_arguments_are_kept_as_the_model_wrote_them() -> None:
 
 
 async def test_an_empty_answer_is_an_answer() -> None:
-    assert await answer(in_chunks([sse(chunk({"role": "assistant", "content": ""}), chunk(finish="stop"))])) == Completion(
-        "", (), "stop", {}
-    )
+    assert await answer(
+        in_chunks([sse(chunk({"role": "assistant", "content": ""}), chunk(finish="stop"))])
+    ) == Completion("", (), "stop", {})
     assert await answer(http_answer(200, whole({"content": None})), stream=False) == Completion("", (), "stop", {})
 
 
@@ -511,7 +521,9 @@ STATUSES: dict[str, tuple[bytes, type[ModelError]]] = {
         ModelContextTooLong,
     ),
     "vLLM: too long": (
-        http_answer(400, {"object": "error", "message": "This model's maximum context length is 4096 tokens", "code": 400}),
+        http_answer(
+            400, {"object": "error", "message": "This model's maximum context length is 4096 tokens", "code": 400}
+        ),
         ModelContextTooLong,
     ),
     "llama.cpp: too long": (
@@ -530,7 +542,9 @@ STATUSES: dict[str, tuple[bytes, type[ModelError]]] = {
         ModelContextTooLong,
     ),
     "too long, with a 500": (
-        http_answer(500, {"error": {"code": 500, "message": "Context size has been exceeded.", "type": "server_error"}}),
+        http_answer(
+            500, {"error": {"code": 500, "message": "Context size has been exceeded.", "type": "server_error"}}
+        ),
         ModelContextTooLong,
     ),
 }
@@ -662,7 +676,10 @@ async def test_what_will_not_pass_is_not_retried(kind: str) -> None:
 
 async def test_a_stream_that_broke_is_not_begun_again() -> None:
     """Its text has been shown already."""
-    async with endpoint(CUTS["before the end of the chunks"](sse(*SHORT[:2], done=False)), retries=2) as (model, server):
+    async with endpoint(CUTS["before the end of the chunks"](sse(*SHORT[:2], done=False)), retries=2) as (
+        model,
+        server,
+    ):
         with pytest.raises(ModelError):
             await ask(model)
         assert len(server.seen) == 1

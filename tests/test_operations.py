@@ -694,9 +694,7 @@ def test_an_operation_cannot_change() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
-    lambda children: (
-        st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=8), children, max_size=4)
-    ),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=8), children, max_size=4),
     max_leaves=12,
 )
 NAMES = sorted({name for names in FIELDS.values() for name in names.split()})
@@ -704,9 +702,9 @@ TEMPLATE_NAMES = "name params type file buttons sendToProblematic sendToUndelive
 NEAR_ID = st.sampled_from([ID, "X/send#", "a/audience", "..", "x" * 129, "%2e", ""]) | st.from_regex(
     r"[A-Za-z0-9_/#?.%-]{1,12}", fullmatch=True
 )
-NEAR_PHONE = st.sampled_from(["+525500100001", "5215500100001", "521٥٥٠٠١٠٠٠٠١", "+49 000", "0114900000"]) | st.from_regex(
-    r"\+?[0-9 ()/.-]{6,18}"
-)
+NEAR_PHONE = st.sampled_from(
+    ["+525500100001", "5215500100001", "521٥٥٠٠١٠٠٠٠١", "+49 000", "0114900000"]
+) | st.from_regex(r"\+?[0-9 ()/.-]{6,18}")
 NEAR_DATE = st.sampled_from(["2026-12-01T10:00", "2026-12-01", "2026-11-23T16:00:00Z", "9999-12-31T23:59:59-10:00"]) | (
     st.datetimes(min_value=datetime(2025, 1, 1), max_value=datetime(2030, 1, 1)).map(datetime.isoformat)
 )
@@ -752,9 +750,7 @@ def near(tool: str) -> st.SearchStrategy[dict[str, Any]]:
 CALLS = st.sampled_from(sorted(TABLE)).flatmap(
     lambda tool: st.tuples(st.just(tool), near(tool) | st.dictionaries(st.sampled_from(NAMES), JSON, max_size=4) | JSON)
 )
-PROPERTY = settings(
-    max_examples=300, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
+PROPERTY = settings(max_examples=300, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def accepted(tool: str, arguments: Any) -> Operation | None:

@@ -272,7 +272,9 @@ async def test_a_gated_request_needs_a_permit_that_is_its_own_and_new(request_: 
     answering, seen = in_turn(httpx.Response(200, json=GOOD))
     others = [one for one in GATED if one is not request_]
     changed = Request(request_.method, request_.path, request_.risk, {"x": 1}, request_.body)
-    longer = Request(request_.method, request_.path, request_.risk, body={**(request_.body or {}), "responderAgentId": "a"})
+    longer = Request(
+        request_.method, request_.path, request_.risk, body={**(request_.body or {}), "responderAgentId": "a"}
+    )
     async with mocked(answering) as platica:
         with pytest.raises(PermissionError):
             await platica.request(request_)
@@ -335,7 +337,9 @@ def test_a_digest_covers_the_whole_request() -> None:
 
 # The fault table, row by row.
 
-DOCUMENTED = {status: http_answer(status, error_body(status)) for status in (400, 401, 403, 404, 422, 500, 503, 405, 409)}
+DOCUMENTED = {
+    status: http_answer(status, error_body(status)) for status in (400, 401, 403, 404, 422, 500, 503, 405, 409)
+}
 DATE = formatdate(time.time() + 2, usegmt=True)
 SAFE = {
     "429 with Retry-After": http_answer(429, error_body(429), retry_after="2"),
@@ -716,7 +720,13 @@ async def test_an_error_tells_status_text_and_request_id(request_: Request) -> N
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(400, "api_refused"), (401, "api_key_rejected"), (403, "api_forbidden"), (404, "api_not_found"), (422, "api_refused")],
+    [
+        (400, "api_refused"),
+        (401, "api_key_rejected"),
+        (403, "api_forbidden"),
+        (404, "api_not_found"),
+        (422, "api_refused"),
+    ],
 )
 async def test_refusals_have_stable_codes(status: int, code: str) -> None:
     answering, _ = in_turn(httpx.Response(status, json=error_body(status)))
@@ -907,7 +917,9 @@ async def test_one_template_by_its_name_even_an_odd_one() -> None:
     assert seen[0].url.raw_path == b"/v1/templates/promo%2Fverano%20%3F%23%C3%B1"
 
 
-@pytest.mark.parametrize("body", [{"workspaces": []}, {"workspaces": [{}]}, {"workspaces": [{"campaigns": None}, None]}])
+@pytest.mark.parametrize(
+    "body", [{"workspaces": []}, {"workspaces": [{}]}, {"workspaces": [{"campaigns": None}, None]}]
+)
 async def test_a_campaign_that_no_workspace_has_is_not_found(body: Any) -> None:
     answering, _ = in_turn(httpx.Response(200, json=body))
     async with mocked(answering) as platica:

@@ -521,6 +521,26 @@ async def test_several_can_be_removed_from_a_large_audience(large: World) -> Non
     assert [r.ok for r in results(await large.decide(asked.id, "approve", "ok", confirm="3"))] == [True] * 3
 
 
+async def test_a_swap_inside_a_batch_of_a_large_audience_stops_it(large: World) -> None:
+    """The size is the same again, the newest member isn't."""
+    tool = "remove_campaign_audience_client"
+    calls = [(tool, {"campaignId": BUEN_FIN, "phoneNumber": f"+52550000000{n}"}) for n in (1, 2, 3)]
+    asked = card(await large.say("go on", calls))
+    large.clock.tick(1)
+
+    def before(request: httpx.Request) -> httpx.Response | None:
+        if request.method == "DELETE":
+            large.transport.before = None
+            leave(large, BUEN_FIN, "525500000700")
+            join(large, BUEN_FIN, "525599990001", "Otra")
+        return None
+
+    large.transport.before = before
+    events = await large.decide(asked.id, "approve", confirm="3")
+    assert len(large.gated()) == 1
+    assert cards(events)[0].card.drift
+
+
 async def test_a_batch_of_removals_reads_a_large_audience_a_few_times_only(large: World) -> None:
     calls = [
         ("remove_campaign_audience_client", {"campaignId": BUEN_FIN, "phoneNumber": f"+52550000001{n}"})

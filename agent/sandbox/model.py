@@ -909,7 +909,7 @@ def _category(sentence: Sentence, creating: bool, fields: set[str], slots: Mappi
         strict = [words.CATEGORY_OF[w] for w in sentence.list if w in words.CATEGORY_OF and w not in ("promo", "servicio", "promotion", "promocion")]
         return (strict or found)[0] if creating else found[-1]
     explicit = re.search(
-        r"\b(?:a|como|en|por|to|as|into|be|ser|sea|es|de tipo|utility should|under|with|con|:)\s+(?:de |la |el |una |an? |the |categoria |category |campana |tipo )*"
+        r"\b(?:a|como|en|in|is|por|to|as|into|be|ser|sea|es|de tipo|under|with|con|:)\s+(?:de |la |el |una |an? |the |categoria |category |campana |tipo )*"
         r"(" + "|".join(words.CATEGORY_OF) + r")\b", sentence.masked)  # fmt: skip
     if "category" in fields or not (fields - {"category"} or slots.get("templateName") or slots.get("owners") or slots.get("title")):
         return found[-1]

@@ -309,34 +309,22 @@ HELP = re.compile(
 )
 
 FUNCTION = _set(
-    "a al ante con contra de del desde durante e el ella ellas ellos en entre es esa esas ese eso esos esta estas este "
-    "esto estos fue ha han hasta hay la las le les lo los me mi mis muy nos o para pero por porque que se ser si sin "
-    "sobre son su sus tambien te tiene tu tus u un una unas unos y ya yo q xq x pues eh oye favor porfa porfavor plis "
-    "xfa xfavor gracias nomas solo solamente por ahora ahorita aqui ahi alla mas menos bien nada ver usted ustedes "
-    "mismo misma mismos mismas quiero quisiera necesito ocupo requiero requiere deseo gustaria podrias puedes podria "
-    "puede favor hola buenas buenos dias tardes noches onda amigo hey urge ayudas ayuda ayudame tengo trae actual "
-    "actuales vieja viejo viejas urgente completamente definitivamente definitivo siempre vez sistema cuenta manera "
-    "forma cada hacer hay tenemos nuestra nuestras nuestro nuestros asi entonces luego despues bueno va dale mero "
-    "the an of to in on for from with by at as is are was be been it its it's this that these those my our your their "
-    "his her him he she they them we us i you me i'd i'm i've please pls plz kindly just now right some any there here "
-    "and or but so if then also too would could can will shall should want need like let let's lets up out off into "
-    "onto about over through via using off hey hi hello thanks thank current currently already really very whole "
-    "complete old permanently forever good u ur im id account system do does did have has had got go goes going one "
-    "ones what which who when how where exactly quick quickly again back away down same mine ours one's gonna wanna".split()
-    if False
-    else "a al ante con contra de del desde durante e el ella ellas ellos en entre es esa esas ese eso esos esta estas "
+    "a al ante con contra de del desde durante e el ella ellas ellos en entre es esa esas ese eso esos esta estas "
     "este esto estos ha han hasta hay la las le les lo los me mi mis muy nos o para pero por porque que se ser si sin "
     "sobre son su sus tambien te tiene tu tus u un una unas unos y ya yo q xq x pues eh oye favor porfa porfavor plis "
     "xfa xfavor gracias nomas solo solamente ahora ahorita aqui ahi alla mas menos bien nada usted ustedes mismo misma "
     "mismos mismas quiero quisiera necesito ocupo requiero requiere deseo gustaria podrias puedes podria puede hola "
     "buenas buenos dias tardes noches onda amigo hey urge ayudas ayuda ayudame tengo actual actuales vieja viejo viejas "
     "urgente definitivamente definitivo siempre vez sistema manera forma hacer tenemos nuestra nuestras nuestro "
-    "nuestros asi entonces luego despues bueno va dale mero cuanto antes inmediato "
+    "nuestros quien quienes cual cuales donde como cuando cuanto cuantos cuantas tras fuera dentro cosa cosas ultimo ultima "
+    "ultimos ultimas primero primera primeros primeras siguiente siguientes reciente recientes debe deben debo sean estan estaba "
+    "eso quizas acaso tal hubo he hemos cliente fecha hora horas lunes martes miercoles jueves viernes sabado domingo asi entonces luego despues bueno va dale mero cuanto antes inmediato "
     "the an of to in on for from with by at as is are was be been it its it's this that these those my our your their "
     "his her him he she they them we us i you i'd i'm i've please pls plz kindly just now right some any there here "
     "and or but so if then also too would could can will shall should want need like let let's lets up out off into "
     "onto about over through via using hi hello thanks thank current currently already really very complete old "
     "permanently forever good ur im id do does did have has had got go goes going one ones what which who when how "
+    "first last next latest following monday tuesday wednesday thursday friday saturday sunday under between both "
     "where exactly quick quickly again back away down same mine ours gonna wanna"
 )
 
@@ -376,11 +364,21 @@ def known_words() -> frozenset[str]:
     return frozenset().union(*groups, FIELD_OF, CATEGORY_OF, NUMBERS, _ES_HINTS, _EN_HINTS)
 
 
+_CORE = ("borr", "elimin", "quit", "agreg", "anad", "envi", "mand", "cre", "cambi", "actualiz", "mostr", "muestr", "vaci",
+         "program", "lanz", "ensen", "renombr", "modific", "list")  # fmt: skip
+
+
 @cache
 def _targets() -> frozenset[str]:
-    """What a misspelt word may have meant."""
+    """What a misspelt word may have meant: nouns, and the plain commands of the commonest verbs."""
     nouns = CAMPAIGN | CAMPAIGNS | AUDIENCE | frozenset(FIELD_OF) | frozenset(CATEGORY_OF)
-    return nouns | frozenset(verbs())
+    plain = {
+        form
+        for form, families in verbs().items()
+        if form.startswith(_CORE) and not form.endswith(("n", "s", "o")) and any(mood == COMMAND for _, mood in families)
+    }
+    english = {"delete", "remove", "create", "update", "change", "schedule", "launch", "clear", "rename", "empty"}
+    return frozenset(nouns | plain | english)
 
 
 @cache
@@ -394,6 +392,6 @@ def spelled(word: str) -> str:
     near |= {word[:i] + letter + word[i:] for i in range(len(word) + 1) for letter in letters}
     if len(word) >= 6:
         near |= {word[:i] + letter + word[i + 1 :] for i in range(1, len(word)) for letter in letters}
-    found = near & _targets()
+    found = {item for item in near & _targets() if item[0] == word[0]}
     families = {verbs().get(item, ((item, ""),)) for item in found}
     return min(found) if found and len(families) == 1 else word

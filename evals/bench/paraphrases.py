@@ -59,13 +59,24 @@ class Player:
     async def workspace(self) -> dict[str, Any]:
         """What the agent tells a model about the workspace, in the same form."""
         channels = [
-            {"id": c["prefixedChannelId"], "name": c["name"], "number": c["displayPhoneNumber"], "connected": c["isConnected"]}
+            {
+                "id": c["prefixedChannelId"],
+                "name": c["name"],
+                "number": c["displayPhoneNumber"],
+                "connected": c["isConnected"],
+            }
             for c in await self._records("channels")
         ]
         wanted = ("name", "status", "category", "content", "header", "buttons")
         templates = [{key: t[key] for key in wanted if t.get(key)} for t in await self._records("templates")]
         now = NOW.astimezone(ZONE).isoformat(timespec="minutes")
-        return {"kind": "workspace_data", "now": now, "timezone": ZONE.key, "channels": channels, "templates": templates}
+        return {
+            "kind": "workspace_data",
+            "now": now,
+            "timezone": ZONE.key,
+            "channels": channels,
+            "templates": templates,
+        }
 
     async def play(self, workspace: Mapping[str, Any], text: str) -> Played:
         """A read counts when words follow it; the first call that is no read ends the play."""
@@ -98,7 +109,11 @@ class Player:
         content = {"outcome": "done", "result": response.json()}
         function = {"name": call.name, "arguments": call.arguments}
         return [
-            {"role": "assistant", "content": None, "tool_calls": [{"id": call.id, "type": "function", "function": function}]},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": call.id, "type": "function", "function": function}],
+            },
             {"role": "tool", "tool_call_id": call.id, "content": json.dumps(content)},
         ]
 

@@ -11,43 +11,20 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
 from pydantic_core import from_json, to_json
 
+from agent.cli import build
 from agent.journal import Event, Journal
 from agent.loop import Agent, ApprovalAsked, Failed, Reply, ToolResult
-from agent.model import OpenAIModel, connect
 from agent.operations import openai_tools
-from agent.platica import Platica
 from agent.settings import Settings
 from evals.bench.servers import CAMPAIGN, DELETED, REPLY, TITLE
 
 QUESTION = "¿Cuáles son mis campañas y cómo va la más reciente?"
-_LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=1000)
-
-
-def open_http(settings: Settings) -> httpx.AsyncClient:
-    """The client that both loops reach the campaigns API with."""
-    return httpx.AsyncClient(base_url=settings.api_url, limits=_LIMITS, timeout=60.0)
-
-
-def open_model(settings: Settings) -> OpenAIModel:
-    key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else None
-    client = connect(
-        key=key, base_url=settings.openai_base_url, timeout=settings.model_timeout, retries=settings.model_retries
-    )
-    return OpenAIModel(client, settings.model, openai_tools(), stream=settings.stream)
-
-
-def open_agent(settings: Settings, journal: Journal) -> Agent:
-    key = settings.platica_api_key
-    assert key is not None, "PLATICA_API_KEY"
-    platica = Platica(open_http(settings), key=key.get_secret_value(), requests_per_second=settings.requests_per_second)
-    return Agent(settings, model=open_model(settings), platica=platica, journal=journal)
+"""What a turn begins with."""
 
 
 def journal_url(settings: Settings) -> str:
@@ -80,14 +57,30 @@ class Peer(Protocol):
     async def play(self, conversation: Any) -> None: ...
 
 
+class CountingJournal(Journal):
+    """Knows how often it wrote: each is a commit when nothing else happens at the same time."""
+
+    commits = 0
+
+    async def write(self, job: Any) -> Any:
+        self.commits += 1
+        return await super().write(job)
+
+
 class Ours:
-    """The Agent with its journal: a file, or memory to see what the disk costs."""
+    """The Agent as the CLI builds it, with its journal in a file, or in memory to see what the disk costs."""
 
     def __init__(self, settings: Settings, *, memory: bool) -> None:
-        self.journal = Journal("sqlite://" if memory else journal_url(settings))
-        self.agent = open_agent(settings, self.journal)
+        built = build(settings)
+        self.settings, self.model, self.platica = settings, built.model, built.platica
+        self.journal = CountingJournal("sqlite://" if memory else journal_url(settings))
+        self.agent = self.fresh(self.journal)
         self._number = 0
         self._context = ""
+
+    def fresh(self, journal: Journal) -> Agent:
+        """Another Agent over the same connections."""
+        return Agent(self.settings, model=self.model, platica=self.platica, journal=journal)
 
     async def begin(self, turns: int) -> str:
         self._number += 1
@@ -116,18 +109,19 @@ class Ours:
 
 
 class Plain:
-    """A `create()` loop."""
+    """A `create()` loop. Its client for the campaigns API has the limits that the CLI gives ours."""
 
-    def __init__(self, settings: Settings, context: str) -> None:
+    def __init__(self, settings: Settings, system: str, context: str) -> None:
         import openai
 
         self._client = openai.AsyncOpenAI(
             api_key="sk-bench", base_url=settings.openai_base_url, timeout=settings.model_timeout
         )
-        self._http = open_http(settings)
+        limits = httpx.Limits(max_connections=10, max_keepalive_connections=5, keepalive_expiry=4.0)
+        self._http = httpx.AsyncClient(base_url=settings.api_url, limits=limits, timeout=None)
         self._tools: Any = openai_tools()
-        self._context, self._stream, self._model = context, settings.stream, settings.model
-        self._system = open_agent(settings, Journal("sqlite://")).words("es").system(read_only=False)
+        self._system, self._context = system, context
+        self._stream, self._model = settings.stream, settings.model
 
     async def begin(self, turns: int) -> list[dict[str, Any]]:
         said = past(turns, self._context) or [("context", from_json(self._context))]
@@ -217,61 +211,45 @@ async def crowd(peer: Peer, sessions: int, plays: int) -> dict[str, float]:
     return {"rate": sessions * plays / wall, "wall": wall, "cpu": cpu}
 
 
-class CountingJournal(Journal):
-    commits = 0
-
-    async def write(self, job: Any) -> Any:
-        self.commits += 1
-        return await super().write(job)
-
-
-async def approval(ours: Ours, settings: Settings) -> dict[str, float]:
-    """A deletion: to the card on one Agent, and from the decision to the model's last word on another."""
+async def approval(ours: Ours) -> dict[str, float]:
+    """A deletion: to the card, and from the decision to the model's last word on an Agent that knows nothing yet."""
     session = await ours.begin(0)
-    first, second = CountingJournal(journal_url(settings)), CountingJournal(journal_url(settings))
-    await first.open()
-    model, platica = ours.agent.model, ours.agent.platica
+    fresh = CountingJournal(journal_url(ours.settings))
+    before = ours.journal.commits
     marks = [(time.perf_counter(), time.process_time())]
-    agent = Agent(settings, model=model, platica=platica, journal=first)
-    events = [event async for event in agent.advance(session, f"borra la campaña {TITLE}")]
+    events = [event async for event in ours.agent.advance(session, f"borra la campaña {TITLE}")]
     (card,) = [event for event in events if isinstance(event, ApprovalAsked)]
     marks.append((time.perf_counter(), time.process_time()))
-    agent = Agent(settings, model=model, platica=platica, journal=second)
-    events = [event async for event in agent.decide(card.id, "approve", confirm=TITLE)]
+    events = [event async for event in ours.fresh(fresh).decide(card.id, "approve", confirm=TITLE)]
     marks.append((time.perf_counter(), time.process_time()))
     assert [e.outcome for e in events if isinstance(e, ToolResult)] == ["done"], events
     assert [e.text for e in events if isinstance(e, Reply)] == [DELETED], events
-    await first.aclose()
-    await second.aclose()
+    await fresh.aclose()
     (w0, c0), (w1, _), (w2, c2) = marks
     return {
         "pause": (w1 - w0) * 1000,
         "resume": (w2 - w1) * 1000,
         "wall": (w2 - w0) * 1000,
         "cpu": (c2 - c0) * 1000,
-        "pause_commits": first.commits,
-        "resume_commits": second.commits,
+        "pause_commits": ours.journal.commits - before,
+        "resume_commits": fresh.commits,
     }
 
 
-async def commits(settings: Settings) -> int:
+async def commits(ours: Ours) -> int:
     """Commits of one turn of a conversation that exists."""
-    journal = CountingJournal(journal_url(settings))
-    agent = open_agent(settings, journal)
-    for _ in range(2):
-        journal.commits = 0
-        events = [event async for event in agent.advance(f"count{os.getpid()}", QUESTION)]
-        assert isinstance(events[-1], Reply), events
-    await agent.aclose()
-    return journal.commits
+    session = await ours.begin(1)
+    before = ours.journal.commits
+    await ours.play(session)
+    return ours.journal.commits - before
 
 
 async def open_peer(kind: str, settings: Settings) -> Peer:
     if kind == "plain":
-        agent = Ours(settings, memory=True)
-        context = await agent.context()
-        await agent.agent.aclose()
-        return Plain(settings, context)
+        ours = Ours(settings, memory=True)
+        context, system = await ours.context(), ours.agent.words("es").system(read_only=False)
+        await ours.agent.aclose()
+        return Plain(settings, system, context)
     return Ours(settings, memory=kind == "ours-memory")
 
 
@@ -285,9 +263,9 @@ async def work(kind: str) -> None:
             case {"do": "crowd", "sessions": int(sessions), "plays": int(plays)}:
                 answer = await crowd(peer, sessions, plays)
             case {"do": "approval"} if isinstance(peer, Ours):
-                answer = await approval(peer, settings)
-            case {"do": "commits"}:
-                answer = await commits(settings)
+                answer = await approval(peer)
+            case {"do": "commits"} if isinstance(peer, Ours):
+                answer = await commits(peer)
             case {"do": "size"}:
                 answer = sum(len(to_json(message)) for _, message in past(50, "null"))
             case other:
@@ -295,15 +273,5 @@ async def work(kind: str) -> None:
         print(json.dumps(answer), flush=True)
 
 
-async def ask(words: Sequence[str]) -> None:
-    """A stand-in for `python -m agent ask`, where there is no CLI yet."""
-    settings = Settings.read()
-    Path(settings.home).mkdir(parents=True, exist_ok=True)
-    agent = open_agent(settings, Journal(journal_url(settings)))
-    async for _ in agent.advance("ask", " ".join(words)):
-        pass
-    await agent.aclose()
-
-
 if __name__ == "__main__":
-    asyncio.run(ask(sys.argv[2:]) if sys.argv[1] == "ask" else work(sys.argv[1]))
+    asyncio.run(work(sys.argv[1]))
