@@ -239,6 +239,10 @@ class Agent:
         fixed = self.settings.language
         return words(fixed if fixed != "auto" else language or self._locale, self.settings.timezone)
 
+    def words_of(self, session: str) -> Words:
+        """The words of the language that this session is held in."""
+        return self.words(self._language(session))
+
     async def advance(
         self, session: str, text: str | None, *, by: Identity | None = None
     ) -> AsyncGenerator[AgentEvent]:
@@ -301,7 +305,7 @@ class Agent:
             except AgentError as error:
                 # What is in memory may be ahead of what could be stored.
                 self._transcripts.pop(session, None)
-                yield self._error(error, self.words(self._language(session)))
+                yield self._error(error, self.words_of(session))
             except BaseException:
                 self._transcripts.pop(session, None)
                 raise
@@ -386,7 +390,7 @@ class Agent:
     async def _stays(self, session: str, text: str, by: Identity) -> str | None:
         """Why a message leaves a waiting card alone: a bare yes or no, or somebody else's message."""
         waiting = await self._waiting(session)
-        said = self.words(self._language(session))
+        said = self.words_of(session)
         if waiting and any(approval.requested_by != by.key for approval in waiting):
             return said.say("turn.other_person_waits", approval=waiting[0].id)
         if waiting and re.sub(r"[^\w ]", "", fold(text)).strip() in _BARE_ANSWERS:
@@ -438,7 +442,7 @@ class Agent:
             yield event
             if isinstance(event, ToolResult) and not event.ok:
                 # No model will explain it, so that the call itself ends as an error.
-                _, hint = self.words(self._language(session)).error(CallNotDone(text=event.line))
+                _, hint = self.words_of(session).error(CallNotDone(text=event.line))
                 yield Failed(str(event.content.get("error") or f"call_{event.outcome}"), event.line, hint)
 
     async def _think(self, session: str, transcript: Transcript, by: Identity) -> AsyncGenerator[AgentEvent]:
@@ -471,7 +475,7 @@ class Agent:
 
     async def _finish(self, session: str, transcript: Transcript, completion: Completion) -> AsyncGenerator[AgentEvent]:
         text = completion.text.strip()
-        said = self.words(self._language(session))
+        said = self.words_of(session)
         if not text:
             text = said.say("turn.empty_answer")
             yield Text(text)

@@ -532,7 +532,7 @@ STATUSES: dict[str, tuple[bytes, type[ModelError]]] = {
             {
                 "error": {
                     "code": 400,
-                    "message": "request (4390 tokens) exceeds the available context size (4096 tokens), try increasing it",
+                    "message": "request (4390 tokens) exceeds the available context size (4096 tokens)",
                     "type": "exceed_context_size_error",
                     "n_prompt_tokens": 4390,
                     "n_ctx": 4096,

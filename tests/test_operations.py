@@ -698,7 +698,6 @@ JSON = st.recursive(
     max_leaves=12,
 )
 NAMES = sorted({name for names in FIELDS.values() for name in names.split()})
-TEMPLATE_NAMES = "name params type file buttons sendToProblematic sendToUndeliverable scheduledDates".split()
 NEAR_ID = st.sampled_from([ID, "X/send#", "a/audience", "..", "x" * 129, "%2e", ""]) | st.from_regex(
     r"[A-Za-z0-9_/#?.%-]{1,12}", fullmatch=True
 )
@@ -757,8 +756,7 @@ def accepted(tool: str, arguments: Any) -> Operation | None:
     """The property that all others rest on: an operation, or InvalidCall in plain words."""
     try:
         return parse(tool, json.dumps(arguments), READING)
-    except InvalidCall as error:
-        assert error.problem
+    except InvalidCall:
         return None
 
 
@@ -916,16 +914,18 @@ async def test_the_exact_request_and_the_sandboxs_answer(
     assert ("content-type" in wire.last.headers) == (expected[3] is not None)
 
 
-@pytest.mark.parametrize(
-    ("tool", "arguments"),
-    [
-        ("update_campaign", {"campaignId": PROMO}),
-        ("add_campaign_audience", {"campaignId": PROMO, "clients": []}),
-        ("send_campaign", {"campaignId": PROMO, "channelId": "wb-501", "template": {"scheduledDates": ["2020-01-01T10:00"]}}),
-        ("send_campaign", {"campaignId": PROMO, "channelId": "wb-501", "template": {"type": "image", "file": "file:///x"}}),
-        ("get_campaign", {"campaignId": "../channels"}),
-    ],
-)  # fmt: skip
+FROM_501 = {"campaignId": PROMO, "channelId": "wb-501"}
+INVALID: list[tuple[str, Any]] = [
+    ("update_campaign", {"campaignId": PROMO}),
+    ("add_campaign_audience", {"campaignId": PROMO, "clients": []}),
+    ("send_campaign", {**FROM_501, "template": {"scheduledDates": ["2020-01-01T10:00"]}}),
+    ("send_campaign", {**FROM_501, "template": {"scheduledDates": ["2026-12-01T10:00", "2026-12-01T10:00"]}}),
+    ("send_campaign", {**FROM_501, "template": {"type": "image", "file": "file:///x"}}),
+    ("get_campaign", {"campaignId": "../channels"}),
+]
+
+
+@pytest.mark.parametrize(("tool", "arguments"), INVALID)
 async def test_an_invalid_call_makes_no_request(wire: Wire, tool: str, arguments: Any) -> None:
     with pytest.raises(InvalidCall):
         await wire.run(tool, arguments)

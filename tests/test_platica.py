@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from email.utils import formatdate
+from itertools import pairwise
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -669,7 +670,7 @@ async def test_retries_keep_the_rate_too() -> None:
     async with mocked(answering, requests_per_second=20) as platica:
         await asyncio.gather(*(failure(platica, READ) for _ in range(4)))
     assert len(moments) == 12
-    assert all(later - earlier > 0.03 for earlier, later in zip(moments, moments[1:], strict=False))
+    assert all(later - earlier > 0.03 for earlier, later in pairwise(moments))
 
 
 @pytest.mark.parametrize("form", ["seconds", "Unix time"])

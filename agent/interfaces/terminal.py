@@ -220,6 +220,7 @@ class Chat:
         asked = await self._show(events)
         while asked is not None:
             approval = await self._stored(asked)
+            self._screen.words = self._agent.words_of(self._session)
             decided = await decide_here(self._agent, self._screen, approval, self._ask, by=self._by)
             if decided is None:
                 return
@@ -241,7 +242,11 @@ class Chat:
             nonlocal last
             async with contextlib.aclosing(events):
                 async for event in events:
-                    self._screen.show(event)
+                    mistyped = isinstance(event, Failed) and event.code == "approval_confirmation"
+                    if before is not None and mistyped:
+                        self._screen.say(self._screen.words.say("card.type_wrong"), "bold yellow")
+                    else:
+                        self._screen.show(event)
                     if not isinstance(event, Usage):
                         last = event
 
