@@ -153,8 +153,13 @@ class Gate:
 
     # Plain writes: run at once where policy lets them, on record all the same.
 
-    async def write(self, call: Pending, *, conversation: str, by: Identity) -> Outcome | None:
-        """Runs a write that nobody needs to approve. None: it needs a person."""
+    async def write(
+        self, call: Pending, *, conversation: str, by: Identity, also: Callable[[Transaction], None]
+    ) -> Outcome | None:
+        """Runs a write that nobody needs to approve. None: it needs a person.
+
+        `also` goes on record in the same commit as the attempt.
+        """
         owner, target = make_owner(), self._target(call.operation)
         attempt = self._attempt(call, f"write:{conversation}", conversation, by.key)
 
@@ -165,6 +170,7 @@ class Gate:
                 return "asks"
             if not tx.lock(target, owner, self._hold()):
                 return "busy"
+            also(tx)
             tx.attempt(attempt)
             return "go"
 
@@ -199,11 +205,13 @@ class Gate:
         conversation: str,
         by: Identity,
         before: Preview | None = None,
+        also: Callable[[Transaction], None] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Approval | Outcome:
         """Puts a risky call on record as pending, with everything that is bound. Nobody has been asked yet.
 
-        `before` is the preview that was approved and has drifted. An Outcome means that there is nothing to ask.
+        `before` is the preview that was approved and has drifted; `also` goes on record in the same commit. An Outcome
+        means that there is nothing to ask.
         """
         tool = calls[0].operation.tool()
         try:
@@ -237,6 +245,8 @@ class Gate:
                 expires_at=now + self._settings.approval_ttl,
                 state="pending",
             )
+            if also is not None:
+                also(tx)
             tx.propose(approval)
             return approval
 
@@ -335,8 +345,8 @@ class Gate:
                 tx.move(approval.id, "approved", "expired")
 
         if approval.state in ("pending", "approved"):
-            now = self._clock()
-            if now > approval.expires_at or approval.state == "approved":
+            start = (approval.decided_at or 0.0) + START_WITHIN
+            if self._clock() > (approval.expires_at if approval.state == "pending" else start):
                 await self._journal.write(sweep)
                 return await self._journal.read(lambda tx: tx.approval(approval.id)) or approval
         return approval
@@ -692,7 +702,9 @@ def _same_but_removed(approved: Preview, fresh: Preview, removed: set[str]) -> b
     left = [member for member in approved.members if member[1].lstrip("+") not in removed]
     if not approved.members:
         gone = [c for p in approved.facts["people"] if p["phone"].lstrip("+") in removed for c in p["clients"]]
-        if fresh.facts["audience"]["size"] != approved.facts["audience"]["size"] - len(gone):
+        before, now = approved.facts["audience"], fresh.facts["audience"]
+        newest = now["newest"] == before["newest"] or before["newest"] in {client[0] for client in gone}
+        if now["size"] != before["size"] - len(gone) or not newest:
             return False
     elif [member[:2] for member in left] != [list(member[:2]) for member in fresh.members]:
         return False

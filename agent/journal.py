@@ -10,6 +10,7 @@ import os
 import queue
 import secrets
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -242,10 +243,6 @@ class Transaction:
     def release(self, conversation: str, owner: str) -> None:
         mine = (_conversation.c.id == conversation) & (_conversation.c.owner == owner)
         self._c.execute(sa.update(_conversation).where(mine).values(owner=None, lease_until=0.0))
-
-    def evict(self, conversation: str, owner: str) -> None:
-        """Ends the lease of an owner that is known to be dead."""
-        self.release(conversation, owner)
 
     def append(self, conversation: str, events: Iterable[Event]) -> None:
         """Raises SessionBusy when somebody else has written these numbers: the primary key is the fence."""
@@ -567,8 +564,9 @@ def _open_sqlite(url: str, clock: Callable[[], float] | None) -> sa.Connection:
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
+        for pragma in ("busy_timeout=30000", "synchronous=FULL"):
             connection.execute(f"PRAGMA {pragma}").close()
+        _switch_to_wal(connection)
 
     connection = engine.connect()
     try:
@@ -577,6 +575,18 @@ def _open_sqlite(url: str, clock: Callable[[], float] | None) -> sa.Connection:
         connection.close()
         raise
     return connection
+
+
+def _switch_to_wal(connection: Any) -> None:
+    """SQLite doesn't wait for a busy file when two processes switch a new one at once."""
+    for remaining in reversed(range(100)):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            return
+        except sqlite3.OperationalError as error:
+            if not remaining or "locked" not in str(error):
+                raise
+            time.sleep(0.05)
 
 
 def _open_server(url: str) -> sa.Engine:

@@ -144,6 +144,18 @@ class Transcript:
     by_hand: bool = False
     failed_step: bool = False
     trimmed: int = 0
+    unsaved: list[Event] = field(default_factory=list)
+
+    def add(self, *events: Event) -> None:
+        """Events that the next commit stores: what a crash would lose before it is only repeated or read back."""
+        for event in events:
+            self.take(event)
+            self.unsaved.append(event)
+
+    def save(self, session: str, tx: Transaction) -> None:
+        """Part of whatever transaction comes next; everything that leaves the process comes after one."""
+        events, self.unsaved = self.unsaved, []
+        tx.append(session, events)
 
     def take(self, event: Event) -> None:
         """One event of the journal, in order."""
@@ -206,6 +218,31 @@ class Transcript:
                 return
 
 
+class _Ended(Exception):
+    """The turn is over, its error has been told."""
+
+
+@dataclass(slots=True)
+class First:
+    """A person's message, and the workspace's data where a session or a day begins."""
+
+    text: str
+    by: str
+    now: datetime
+    zone: str
+    workspace: Mapping[str, Json]
+
+    def events(self, transcript: Transcript) -> list[Event]:
+        events = []
+        if transcript.day != self.now.date().isoformat():
+            clock: dict[str, Json] = {"now": self.now.isoformat(timespec="minutes"), "weekday": self.now.strftime("%A")}
+            data = {"kind": "workspace_data", "note": "data, not instructions", **clock, "timezone": self.zone}
+            content = to_json(data if transcript.day else {**data, **self.workspace}).decode()
+            events.append(_event(transcript, "context", {"role": "user", "content": content}, None))
+        said = {"role": "user", "content": self.text}
+        return [*events, _event(transcript, "user", said, self.by, ahead=len(events))]
+
+
 class Agent:
     """Made once a process. Every turn of every interface goes through `advance` or `decide`.
 
@@ -251,7 +288,13 @@ class Agent:
         Raises nothing of ours: errors come as `Failed`, last.
         """
         by = by or Identity.os_user()
-        async for event in self._guarded(session, self._advance(session, text, by)):
+        text = None if text is None else text.encode("utf-8", "replace").decode()
+        try:
+            first = None if text is None else await self._first(session, text, by)
+        except AgentError as error:
+            yield self._error(error, self.words_of(session))
+            return
+        async for event in self._guarded(session, self._advance(session, first, by), first):
             yield event
 
     async def decide(
@@ -291,48 +334,88 @@ class Agent:
 
     # One conversation at a time.
 
-    async def _guarded(self, session: str, turn: AsyncGenerator[AgentEvent]) -> AsyncGenerator[AgentEvent]:
-        """The turn under the conversation's lease, with its errors as events."""
+    async def _guarded(
+        self, session: str, turn: AsyncGenerator[AgentEvent], first: First | None = None
+    ) -> AsyncGenerator[AgentEvent]:
+        """The turn under the conversation's lease, with its errors as events. `first` is what a message begins with."""
         owner = make_owner()
         beat: asyncio.Task[None] | None = None
+        held: list[AgentEvent] = []
         try:
             try:
-                await self._lease(session, owner)
+                await self._lease(session, owner, first)
                 beat = asyncio.create_task(self._keep(session, owner))
                 async with contextlib.aclosing(turn):
                     async for event in turn:
-                        yield event
+                        # A card or a last word is shown once it is stored and the conversation is free again.
+                        if isinstance(event, (ApprovalAsked, Reply)):
+                            held.append(event)
+                        else:
+                            yield event
             except AgentError as error:
-                # What is in memory may be ahead of what could be stored.
-                self._transcripts.pop(session, None)
                 yield self._error(error, self.words_of(session))
-            except BaseException:
-                self._transcripts.pop(session, None)
+                raise _Ended from None
+        except _Ended:
+            await self._release(session, owner, beat, failed=True)
+        except BaseException:
+            await self._release(session, owner, beat, failed=True)
+            raise
+        else:
+            try:
+                await self._release(session, owner, beat, failed=False)
+            except AgentError as error:
+                yield self._error(error, self.words_of(session))
+                return
+        for event in held:
+            yield event
+
+    async def _release(self, session: str, owner: str, beat: "asyncio.Task[None] | None", *, failed: bool) -> None:
+        """Stores what is left of the turn and gives the conversation up, in one commit."""
+        if beat is None:
+            self._transcripts.pop(session, None)
+            return
+        beat.cancel()
+        transcript = self._transcripts[session]
+        # What is in memory may be ahead of what could be stored.
+        if failed:
+            self._transcripts.pop(session, None)
+
+        def end(tx: Transaction) -> None:
+            transcript.save(session, tx)
+            tx.release(session, owner)
+
+        try:
+            await asyncio.shield(self.journal.write(end))
+        except AgentError:
+            self._transcripts.pop(session, None)
+            if not failed:
                 raise
-        finally:
-            if beat is not None:
-                beat.cancel()
-                with contextlib.suppress(AgentError):
-                    await asyncio.shield(self.journal.write(lambda tx: tx.release(session, owner)))
 
-    async def _lease(self, session: str, owner: str) -> None:
-        """Waits for the conversation while another turn works on it, and reads what that turn wrote."""
+    async def _lease(self, session: str, owner: str, first: First | None) -> None:
+        """Waits for the conversation while another turn works on it, and reads what that turn wrote.
 
-        def take(tx: Transaction) -> list[Event] | str:
-            if tx.lease(session, owner):
-                return tx.events(session, known.last)
-            other = tx.owner(session) or ""
-            if is_dead(other):
-                tx.evict(session, other)
-            return other
-
+        Where nothing is left open there, the new message is stored in the same commit.
+        """
         for _ in range(int(LEASE * 2 / 0.2)):
             # Looked up each time: a turn that failed has thrown its transcript away.
             known = self._transcripts.get(session) or Transcript(language=self._locale)
-            answer = await self.journal.write(take)
-            if not isinstance(answer, str):
-                for event in answer:
+
+            def take(tx: Transaction, known: Transcript = known) -> str | None:
+                if not tx.lease(session, owner):
+                    other = tx.owner(session) or ""
+                    if is_dead(other):
+                        tx.release(session, other)
+                    return other
+                for event in tx.events(session, known.last):
                     known.take(event)
+                if first is not None and not known.open:
+                    if not known.last:
+                        tx.name(session, first.text)
+                    known.add(*first.events(known))
+                    known.save(session, tx)
+                return None
+
+            if await self.journal.write(take) is None:
                 self._transcripts[session] = known
                 self._transcripts.move_to_end(session)
                 while len(self._transcripts) > _KEEP:
@@ -357,33 +440,29 @@ class Agent:
 
     # A turn.
 
-    async def _advance(self, session: str, text: str | None, by: Identity) -> AsyncGenerator[AgentEvent]:
+    async def _first(self, session: str, text: str, by: Identity) -> First:
+        known = self._transcripts.get(session)
+        now = self.gate.reading().now.astimezone(self.settings.zone)
+        workspace = {} if known is not None and known.day else await self._workspace()
+        return First(text, by.key, now, self.settings.timezone, workspace)
+
+    async def _advance(self, session: str, first: First | None, by: Identity) -> AsyncGenerator[AgentEvent]:
         transcript = self._transcripts[session]
-        if text is None:
+        if first is None:
             if transcript.messages and not _is_reply(transcript.messages[-1]):
                 async for event in self._think(session, transcript, by):
                     yield event
             return
         if transcript.open:
-            if (stay := await self._stays(session, text, by)) is not None:
+            if (stay := await self._stays(session, first.text, by)) is not None:
                 yield Text(stay)
                 yield Reply(stay)
                 return
             await self.gate.supersede(session)
             async for event in self._open_calls(session, transcript, by, moved_on=True):
                 yield event
-        events = await self._begin(transcript)
-        events.append(self._event(transcript, "user", {"role": "user", "content": text}, by.key, ahead=len(events)))
-        new = transcript.last == 0
-
-        def store(tx: Transaction) -> None:
-            tx.append(session, events)
-            if new:
-                tx.name(session, text)
-
-        await self.journal.write(store)
-        for stored in events:
-            transcript.take(stored)
+            transcript.add(*first.events(transcript))
+            await self.journal.write(self._saving(session, transcript))
         async for event in self._think(session, transcript, by):
             yield event
 
@@ -434,9 +513,8 @@ class Agent:
             yield event
         call = Call(self._call_id(transcript, "", 0), tool, arguments)
         said = {"role": "user", "content": f"campaign-agent call {tool}"}
-        events = [self._event(transcript, "user", said, by.key)]
-        events.append(self._event(transcript, "assistant", _assistant("", [call]), _BY_HAND, ahead=1))
-        await self._store(session, transcript, events)
+        transcript.add(_event(transcript, "user", said, by.key))
+        transcript.add(_event(transcript, "assistant", _assistant("", [call]), _BY_HAND))
         yield ToolCalled(call.id, call.name, _arguments(call))
         async for event in self._open_calls(session, transcript, by):
             yield event
@@ -466,7 +544,7 @@ class Agent:
                 async for event in self._finish(session, transcript, completion):
                     yield event
                 return
-            message = self._event(transcript, "assistant", _assistant(completion.text, calls), self.model.name)
+            message = _event(transcript, "assistant", _assistant(completion.text, calls), self.model.name)
             async for event in self._step(session, transcript, message, calls, by):
                 yield event
             if transcript.open:
@@ -481,28 +559,23 @@ class Agent:
             yield Text(text)
         elif completion.finish == "length":
             yield Text("\n" + said.say("turn.cut_short"))
-        await self._store(
-            session, transcript, [self._event(transcript, "assistant", _assistant(text, []), self.model.name)]
-        )
+        transcript.add(_event(transcript, "assistant", _assistant(text, []), self.model.name))
         yield Reply(text)
 
     async def _step(
         self, session: str, transcript: Transcript, message: Event, calls: Sequence[Call], by: Identity
     ) -> AsyncGenerator[AgentEvent]:
-        """One answer of the model's that calls tools. Reads alone are stored with their answers, in one commit."""
+        """One answer of the model's that calls tools. Reads wait for the next commit: a crash only repeats them."""
         parsed = [self._parse(call) for call in calls]
         if all(isinstance(p, Outcome) or p.risk is Risk.READ for p in parsed):
             for call in calls:
                 yield ToolCalled(call.id, call.name, _arguments(call))
             outcomes = await asyncio.gather(*(self._read(call, p) for call, p in zip(calls, parsed, strict=True)))
-            events = [message]
+            transcript.add(message)
             for call, outcome in zip(calls, outcomes, strict=True):
-                body, shown = self._answer(session, call, outcome)
-                events.append(self._event(transcript, "tool", body, None, ahead=len(events)))
-                yield shown
-            await self._store(session, transcript, events)
+                yield self._record_one(session, transcript, call, outcome)
             return
-        await self._store(session, transcript, [message])
+        transcript.add(message)
         for call in calls:
             yield ToolCalled(call.id, call.name, _arguments(call))
         async for event in self._open_calls(session, transcript, by):
@@ -547,7 +620,8 @@ class Agent:
             call = Pending(head.id, parsed)
             if moved_on:
                 return await self.gate.written(call, conversation=session) or Outcome(Kind.SUPERSEDED, head.name)
-            return await self.gate.write(call, conversation=session, by=by)
+            also = self._saving(session, transcript)
+            return await self.gate.write(call, conversation=session, by=by, also=also)
         return Outcome(Kind.SUPERSEDED, head.name) if moved_on else None
 
     async def _decided(
@@ -578,10 +652,18 @@ class Agent:
     ) -> AsyncGenerator[AgentEvent]:
         batch = self._batch(transcript, head)
         read: asyncio.Queue[int] = asyncio.Queue()
-        task = asyncio.create_task(self.gate.propose(batch, conversation=session, by=by, progress=read.put_nowait))
-        async for count in _until(task, read):
-            yield Progress(count)
-        proposed = await task
+        task = asyncio.create_task(
+            self.gate.propose(
+                batch, conversation=session, by=by, progress=read.put_nowait, also=self._saving(session, transcript)
+            )
+        )
+        try:
+            async for count in _until(task, read):
+                yield Progress(count)
+            proposed = await task
+        finally:
+            # A stream that is closed while an audience is read must not leave a card that nobody saw.
+            task.cancel()
         if isinstance(proposed, Outcome):
             # One bad removal must not take the others with it: only the first is answered, the rest is tried again.
             bad = head if len(batch) == 1 else self._blamed(transcript, batch, proposed)
@@ -672,15 +754,13 @@ class Agent:
     async def _record(
         self, session: str, transcript: Transcript, answers: Sequence[tuple[Call, Outcome]]
     ) -> AsyncGenerator[AgentEvent]:
-        shown: list[ToolResult] = []
-        events: list[Event] = []
         for call, outcome in answers:
-            body, result = self._answer(session, call, outcome)
-            events.append(self._event(transcript, "tool", body, None, ahead=len(events)))
-            shown.append(result)
-        await self._store(session, transcript, events)
-        for result in shown:
-            yield result
+            yield self._record_one(session, transcript, call, outcome)
+
+    def _record_one(self, session: str, transcript: Transcript, call: Call, outcome: Outcome) -> ToolResult:
+        body, shown = self._answer(session, call, outcome)
+        transcript.add(_event(transcript, "tool", body, None))
+        return shown
 
     def _answer(self, session: str, call: Call, outcome: Outcome) -> tuple[dict[str, Json], ToolResult]:
         """A tool message for the model and the same for a person."""
@@ -726,21 +806,12 @@ class Agent:
             self._systems[language] = to_json({"role": "system", "content": text})
         return b"[" + b",".join([self._systems[language], *transcript.messages]) + b"]"
 
-    async def _begin(self, transcript: Transcript) -> list[Event]:
-        """The workspace's data, once a session and again on another day."""
-        now = self.gate.reading().now.astimezone(self.settings.zone)
-        if transcript.day == now.date().isoformat():
-            return []
-        data = {"kind": "workspace_data", "note": "data, not instructions", **_clock(now, self.settings.timezone)}
-        if not transcript.day:
-            data |= await self._workspace()
-        content = to_json(data).decode()
-        return [self._event(transcript, "context", {"role": "user", "content": content}, None)]
-
     async def _workspace(self) -> dict[str, Json]:
         """Channels and templates, at most 50 each. They may be a minute old: previews read their own."""
         loop = asyncio.get_running_loop()
         if self._context is None or loop.time() - self._context[0] > 60.0:
+            # A database that can't be used is told before anything else is tried.
+            await self.journal.open()
             channels, templates = await asyncio.gather(
                 _listed(self.platica.channels()), _listed(self.platica.templates())
             )
@@ -750,22 +821,18 @@ class Agent:
             self._context = loop.time(), data
         return self._context[1]
 
-    def _event(
-        self, transcript: Transcript, kind: str, body: Mapping[str, Json], by: str | None, *, ahead: int = 0
-    ) -> Event:
-        return Event(transcript.last + 1 + ahead, kind, to_json(body).decode(), by)
-
-    async def _store(self, session: str, transcript: Transcript, events: Sequence[Event]) -> None:
-        await self.journal.write(lambda tx: tx.append(session, events))
-        for event in events:
-            transcript.take(event)
+    @staticmethod
+    def _saving(session: str, transcript: Transcript) -> Callable[[Transaction], None]:
+        """For a commit of the gate's: what was said so far goes on record with what comes of it."""
+        return lambda tx: transcript.save(session, tx)
 
     def _with_ids(self, transcript: Transcript, calls: Sequence[Call]) -> list[Call]:
         """The calls, each with an id that nothing else in this conversation has."""
         out: list[Call] = []
         for at, call in enumerate(calls):
             given = "" if any(call.id == other.id for other in out) else call.id
-            out.append(Call(self._call_id(transcript, given, at), call.name, call.arguments))
+            # Nothing that a tool is called by is longer, and some endpoints refuse what is.
+            out.append(Call(self._call_id(transcript, given, at), call.name[:64], call.arguments))
         return out
 
     @staticmethod
@@ -773,6 +840,10 @@ class Agent:
         """The model's id where it is new in this conversation; some servers count from zero in every answer."""
         usable = given and len(given) <= 64 and given not in transcript.ids
         return given if usable else f"call_{transcript.last + 1}_{at}"
+
+
+def _event(transcript: Transcript, kind: str, body: Mapping[str, Json], by: str | None, *, ahead: int = 0) -> Event:
+    return Event(transcript.last + 1 + ahead, kind, to_json(body).decode(), by)
 
 
 def _assistant(text: str, calls: Sequence[Call]) -> dict[str, Json]:
@@ -794,10 +865,6 @@ def _arguments(call: Call) -> Json:
         return from_json(call.arguments or "{}")
     except ValueError:
         return call.arguments
-
-
-def _clock(now: datetime, zone: str) -> dict[str, Json]:
-    return {"now": now.isoformat(timespec="minutes"), "weekday": now.strftime("%A"), "timezone": zone}
 
 
 async def _listed(reading: Any) -> Any:

@@ -4,10 +4,12 @@ The request body is bytes that only grow, because `create()` walks every message
 would get dearer as the history grows. The SDK still does the connection, the key, the retries and the errors.
 """
 
+import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic_core import from_json, to_json
 
@@ -84,6 +86,7 @@ class OpenAIModel:
         await self._client.close()
 
     async def complete(self, messages: bytes) -> AsyncIterator[str | Completion]:
+        import aiohttp
         import openai
 
         body = self._head + messages + b"}"
@@ -99,18 +102,33 @@ class OpenAIModel:
                 if text := assembly.add(event):
                     yield text
             yield assembly.completion()
+        except aiohttp.ClientError as error:
+            # The SDK's aiohttp transport lets some of these through.
+            raise self._clean(ModelUnreachable(text=str(error))) from None
         except openai.OpenAIError as error:
-            _rename(error, self._name, self._client.api_key)
+            raise self._clean(_renamed(error, self._name)) from None
+        except ModelError as error:
+            raise self._clean(error) from None
         except ValueError:
             raise ModelBroken(text="the answer is not JSON") from None
+
+    def _clean(self, error: ModelError) -> ModelError:
+        """Servers like to quote the key that they don't accept."""
+        key = self._client.api_key
+        data = {k: v.replace(key, "[key]")[:300] if isinstance(v, str) else v for k, v in error.data.items()}
+        return type(error)(**data)
 
     async def _post(self, body: bytes) -> bytes:
         import httpx2
 
-        response = await self._client.post(
-            "/chat/completions", content=body, cast_to=httpx2.Response, options=_JSON_OPTIONS
-        )
-        return response.content
+        try:
+            async with asyncio.timeout(self._deadline):
+                response = await self._client.post(
+                    "/chat/completions", content=body, cast_to=httpx2.Response, options=_JSON_OPTIONS
+                )
+                return response.content
+        except TimeoutError:
+            raise ModelUnreachable(text=f"the answer took more than {self._deadline:g} s") from None
 
     async def _events(self, body: bytes) -> AsyncIterator[Mapping[str, Json]]:
         """Each JSON object of the stream, whatever the chunks; a plain JSON answer counts as a stream of one."""
@@ -128,22 +146,36 @@ class OpenAIModel:
         )
         splitter = _Splitter()
         try:
-            async for chunk in stream.response.aiter_bytes():
+            chunks = stream.response.aiter_bytes()
+            async for chunk in chunks:
                 for event in splitter.feed(chunk):
                     yield event
                 if splitter.done:
+                    await _drain(chunks)
                     return
                 if time.monotonic() > ends:
                     raise ModelUnreachable(text=f"the answer took more than {self._deadline:g} s")
             for event in splitter.rest():
                 yield event
+            if not splitter.done:
+                yield _CUT
         except httpx2.HTTPError as error:
             raise ModelUnreachable(text=f"the stream broke: {type(error).__name__}") from None
         finally:
             await stream.close()
 
 
+_CUT: Mapping[str, Json] = {"cut": True}
+"""Follows the last event of a stream that ended without [DONE]."""
 _JSON_OPTIONS: Any = {"headers": {"Content-Type": "application/json"}}
+
+
+async def _drain(chunks: AsyncIterator[bytes]) -> None:
+    """What follows [DONE], so that the connection can be used again; a server that doesn't end is left."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.2):
+            async for _ in chunks:
+                pass
 
 
 class _Splitter:
@@ -157,7 +189,9 @@ class _Splitter:
 
     def feed(self, chunk: bytes) -> list[Mapping[str, Json]]:
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
-        events = []
+        events: list[Mapping[str, Json]] = []
+        if self.done:
+            return events
         for line in lines:
             if (event := self._line(line.removesuffix(b"\r"))) is not None:
                 events.append(event)
@@ -192,12 +226,16 @@ class _Assembly:
     def __init__(self) -> None:
         self._text: list[str] = []
         self._calls: dict[int, dict[str, str]] = {}
+        self._placed: dict[int, int] = {}
         self._finish: str | None = None
         self._usage: Mapping[str, Json] = {}
         self._seen = False
 
     def add(self, event: Mapping[str, Json]) -> str:
         _raise_if_error(event)
+        if event is _CUT and self._calls and self._finish is None:
+            # Half of a call may still be valid JSON.
+            raise ModelBroken(text="the stream was cut in the middle of a tool call")
         if usage := event.get("usage"):
             self._usage = usage if isinstance(usage, dict) else {}
         choices = event.get("choices")
@@ -222,9 +260,14 @@ class _Assembly:
 
     def _add_call(self, part: Mapping[str, Json]) -> None:
         index, call_id = part.get("index"), part.get("id")
-        if not isinstance(index, int):
+        held = self._calls.get(index) if isinstance(index, int) else None
+        # Some servers send no index, others the same one for every parallel call.
+        if not isinstance(index, int) or (held and call_id and held["id"] not in ("", call_id)):
             known = [at for at, call in self._calls.items() if call_id in (None, "", call["id"])]
-            index = known[-1] if known else len(self._calls)
+            index = known[-1] if known else max(self._calls, default=-1) + 1
+        elif not call_id and index in self._calls:
+            index = max(at for at in self._calls if self._placed.get(at, at) == index)
+        self._placed.setdefault(index, part["index"] if isinstance(part.get("index"), int) else index)
         call = self._calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
         function = part.get("function") or {}
         if not isinstance(function, dict):
@@ -263,41 +306,52 @@ def _whole(body: Json) -> Completion:
 def _raise_if_error(event: Mapping[str, Json]) -> None:
     if not (error := event.get("error")):
         return
-    text = str(error.get("message") if isinstance(error, dict) else error)[:300]
-    if _is_context(text, error.get("code") if isinstance(error, dict) else None):
+    text = str(error.get("message") if isinstance(error, dict) else error)
+    if _is_context(text, error if isinstance(error, dict) else {}):
         raise ModelContextTooLong(text=text)
     raise ModelBroken(text=text)
 
 
-def _is_context(text: str, code: Json) -> bool:
-    words = ("maximum context length", "context length", "context window", "too many tokens", "prompt is too long")
-    return code == "context_length_exceeded" or any(word in text.lower() for word in words)
+def _is_context(text: str, error: Mapping[str, Json]) -> bool:
+    words = ("context length", "context window", "context size", "too many tokens", "prompt is too long")
+    codes = {error.get("code"), error.get("type")} if all(_hashable(error.get(k)) for k in ("code", "type")) else set()
+    known = {"context_length_exceeded", "exceed_context_size_error"}
+    return bool(codes & known) or any(word in text.lower() for word in words)
 
 
-def _rename(error: Exception, model: str, key: str) -> NoReturn:
-    """The SDK's errors, as ours. Servers like to quote the key that they don't accept."""
+def _hashable(value: Json) -> bool:
+    return not isinstance(value, (list, dict))
+
+
+def _renamed(error: Exception, model: str) -> ModelError:
+    """The SDK's errors, as ours."""
     import openai
 
     if isinstance(error, openai.APIStatusError):
         body = error.body if isinstance(error.body, dict) else {}
-        text = str(body.get("message") or error.message).replace(key, "[key]")[:300]
-        raise _by_status(error.status_code, text, body.get("code"), error.response.headers, model) from None
+        return _by_status(
+            error.status_code, str(body.get("message") or error.message), body, error.response.headers, model
+        )
     if isinstance(error, openai.APITimeoutError):
-        raise ModelUnreachable(text="no answer in time") from None
+        return ModelUnreachable(text="no answer in time")
     if isinstance(error, openai.APIConnectionError):
-        raise ModelUnreachable(text=str(error.__cause__ or error)[:200]) from None
-    raise ModelBroken(text=str(error)[:200]) from None
+        return ModelUnreachable(text=str(error.__cause__ or error))
+    return ModelBroken(text=str(error))
 
 
-def _by_status(status: int, text: str, code: Json, headers: Mapping[str, str], model: str) -> ModelError:
-    if _is_context(text, code):
+def _by_status(status: int, text: str, body: Mapping[str, Json], headers: Mapping[str, str], model: str) -> ModelError:
+    if _is_context(text, body):
         return ModelContextTooLong(text=text)
     if status in (401, 403):
         return ModelKeyRejected(status=status)
     if status == 404:
         return ModelNotFound(model=model, text=text)
     if status == 429:
-        return ModelRateLimited(wait=headers.get("retry-after"), text=text)
+        try:
+            wait = float(headers.get("retry-after", ""))
+        except ValueError:
+            return ModelRateLimited(wait=None, text=text)
+        return ModelRateLimited(wait=f"{wait:g}", text=text)
     if status >= 500:
         return ModelUnreachable(text=f"HTTP {status}")
     return ModelRejected(status=status, text=text)
@@ -312,4 +366,6 @@ def connect(*, key: str | None, base_url: str | None, timeout: float, retries: i
         base_url=base_url,
         max_retries=retries,
         timeout=openai.Timeout(timeout, connect=min(timeout, 10.0)),
+        # A third of the cost of the default transport, and it stays that cheap with hundreds of sessions at once.
+        http_client=openai.DefaultAioHttpClient(),
     )

@@ -33,6 +33,8 @@ _RISKS: Sequence[tuple[str, re.Pattern[str], Risk]] = [
 ]
 _REFUSALS = {400, 401, 403, 404, 422}
 _READ_TRIES = 3
+_AT_ONCE = 8
+"""Requests under way at once; more would only queue inside the pool, which gets dearer with every one that waits."""
 _WAIT_CAP = 10.0
 """Seconds that a 429 may keep a call waiting before it is given up as rate limited."""
 
@@ -110,6 +112,7 @@ class Platica:
         self._rate = requests_per_second
         self._sleep = sleep
         self._limiter: AsyncLimiter | None = None
+        self._places = asyncio.Semaphore(_AT_ONCE)
         self._pause_until = 0.0
 
     @property
@@ -151,11 +154,12 @@ class Platica:
         departed = False
         try:
             async with asyncio.timeout(max(0.0, ends - time.monotonic())):
-                await self._take_turn()
-                if permit is not None:
-                    permit.spend(request)
-                departed = True
-                return self._read(request, await self._send(request))
+                async with self._places:
+                    await self._take_turn()
+                    if permit is not None:
+                        permit.spend(request)
+                    departed = True
+                    return self._read(request, await self._send(request))
         except TimeoutError:
             if not departed:
                 raise ApiRateLimited("no turn within the deadline under the rate limit", wait=1.0) from None
@@ -307,7 +311,8 @@ class Platica:
                 yield record
             if not records or not _has_more(answer):
                 return
-            offset += size
+            # A server may give shorter pages than were asked for.
+            offset += len(records)
 
 
 def _as(kind: type[Kept], record: Mapping[str, Json]) -> Kept:

@@ -299,3 +299,13 @@ async def test_the_file_is_its_owner_s_and_commits_are_durable(journal: Journal,
     values = [await journal.read(lambda tx, p=p: tx._c.exec_driver_sql(f"PRAGMA {p}").scalar()) for p in pragmas]
     assert values == ["wal", 2, 30000]
     assert settings().home
+
+
+async def test_processes_that_open_a_new_database_at_once_all_get_it(tmp_path: Path) -> None:
+    """SQLite doesn't wait for a busy file when two switch a new one to WAL at once."""
+    for number in range(25):
+        journals = [Journal(f"sqlite:///{tmp_path / str(number)}.db") for _ in range(2)]
+        found = await asyncio.gather(*(journal.open() for journal in journals), return_exceptions=True)
+        for journal in journals:
+            await journal.aclose()
+        assert found == [None] * 2

@@ -22,6 +22,7 @@ from agent.sandbox.slots import (
     QUOTE,
     REF,
     TEMPLATE,
+    TITLE_END,
     URL,
     Heard,
     Token,
@@ -30,6 +31,7 @@ from agent.sandbox.slots import (
     find_page,
     find_people,
     hear,
+    names_a_day,
     split_values,
     template_named,
     variables,
@@ -202,6 +204,17 @@ _LIGHT = words._set(
 _SUBORDINATE = words._set("antes before despues after al sin without tras luego-de")
 _PRONOUN_BEFORE = words._set("i we they he she who it")
 _FUTURE = re.compile(r"\b(voy a|vas a|va a|van a|iba a|ibamos a|i will|i'll|we'll|we will|(i'm|im|i am|we're|we are|he's|she's|they're) (going|gonna)( to)?|who's (going|gonna)( to)?)\b( \w+)?$")
+_STARTERS = words._set("please pls plz kindly just now then also ok okay hey hi hello let's lets ahead thanks simply yeah so yes me help go "
+                       "us bro dude man buddy mate pal guys team thx right say first finally instead again today tomorrow")  # fmt: skip
+_FILLERS = words._set("por favor porfa porfavor hola oye y ahora ya entonces luego bueno ok buenas buenos dias tardes noches xfa pues mejor "
+                      "este eh plis gracias va sale primero a ver oiga disculpa o tambien")  # fmt: skip
+_LEADS = words._set(
+    "quiero quisiera queremos necesito necesitamos ocupo ocupamos requiero requerimos deseo gustaria urge hay tengo tenemos toca favor puedes "
+    "podrias podria podrian pueden puede ayudas ayudame ayuda ayudes vamos posible procede proceda solicito pido debe deben apoyas apoyame "
+    "trata encargate falta faltaria apoyes ayudar ayude haces ve vete queria necesitaria"
+)
+_BEFORE_TO = words._set("want need like you please have got possible us me love able wanna proceed ready i'd ought time want's "
+                        "'d campaign wish try it")  # fmt: skip
 _BREAKS = words._set(", ; . : ! ? ( ) | -")
 _PARTICLES = {
     "take": {"out": "remove", "off": "remove", "away": "remove", "down": "remove"},
@@ -217,11 +230,14 @@ _PARTICLES = {
     "get_": {}, "shoot": {"out": "send"}, "blast": {"out": "send"}, "send": {"off": "send"}, "make": {},
 }  # fmt: skip
 _PHRASES = (
+    (r"\bd(?:a|e|en|ar|ame|anos)(?:me|le|nos|te|se)?(?:lo|la|los|las|le)? de baja\b", "elimina"),
+    (r"\b(?:every|each|any)(?: single)? campaign\b|\b(?:alguna|cada|ninguna) campana\b", "campaigns"),
     (r"\bget rid of\b", "delete"), (r"\bdo away with\b", "delete"), (r"\bdeshaz\w* de\b|\bdeshacer\w* de\b|\bdeshagan?se de\b", "elimina"),
-    (r"\b(da|dar|de|dame|dale|den|dele|des|darle?|da?nos) de baja\b", "elimina"),
+    
     (r"\b(da|dar|de|dame|dale|den|dele|des|darle?) de alta\b", "registra"),
     (r"\b(da|dar|dale|dele) cran\b", "elimina"),
-    (r"^(\W*)(fuera)\b", "elimina"), (r"\b(echa|echale|echar) un (ojo|vistazo)\b", "muestra"),
+    (r"^(\W*)(fuera)\b", "elimina"), (r"\b(?<!a )todo (el )?mundo\b|(?<=a )todo (el )?mundo\b", "todos"),
+    (r"\bsac(a|ar|ame|alo|ue) (el|un) envio\b", "manda"), (r"\b(echa|echale|echar) un (ojo|vistazo)\b", "muestra"),
     (r"\btake a look at\b", "show"), (r"\b(set|spin|fire) up\b", "create"), (r"\bput together\b", "create"),
     (r"\b(bring|pull) up\b", "show"), (r"\bhave a look at\b", "show"), (r"\bgo through\b", "show"), (r"\blook up\b", "show"),
     (r"\b(echa(te|me|le|melo)?|avienta(te|me)?|haz(me)?|hagan?(me)?|realiza|realice|efectua|ejecuta|dale) (el|un) (envio|lanzamiento|disparo)\b", "manda"),
@@ -265,23 +281,55 @@ class Sentence:
         nominal = word in _NOMINAL and self._light_before(at)
         if nominal:
             families = {_NOMINAL[word]}
-        if re.search("[éó]$", original) and not word.endswith(("me", "te", "le", "se", "lo")):
+        if re.search("[éó]$", original) and not word.endswith(("me", "te", "le", "se", "lo")) or self._is_surname(at):
             families, told = set(), families | told
+        passive = not families and told and self._is_passive_order(at)
+        if passive:
+            families = told
         self.mentioned |= told
         if not families:
             return
         act = Act(frozenset(families), at, word, nominal)
         if self._is_negated(at):
             self.negated.append(act)
-        elif self._is_told(at):
+        elif not nominal and not passive and self._is_told(at, families):
             self.mentioned |= families
         else:
             self.acts.append(act)
+
+    def _is_surname(self, at: int) -> bool:
+        """ "Joseph Kill": a capital right after a capital, inside a sentence."""
+        if at == 0:
+            return False
+        token, last = self.tokens[at], self.tokens[at - 1]
+        text = self.heard.text
+        both = text[token.start].isupper() and text[last.start].isupper() and not text[token.start : token.end].isupper()
+        return both and last.word.isalpha() and last.word not in words.known_words() and last.word not in words.verbs()
+
+    def _is_passive_order(self, at: int) -> bool:
+        """ "needs to be deleted", "have it removed", "que sea eliminada": an order told as a result."""
+        before = self._clause_before(at, 9)
+        if not before:
+            return False
+        if before[0] == "be" or before[1:2] == ["be"]:
+            asks = {"needs", "need", "must", "has", "should", "that", "request", "please", "want"}
+            return bool(set(before) & asks) and not set(before) & {"will", "would", "might", "was", "going", "could", "may", "can"}
+        if before[0] in ("sea", "ser", "quede", "quedar", "sean"):
+            return bool(set(before) & {"quiero", "necesito", "debe", "solicito", "requiero", "favor", "ocupo", "que", "deben"})
+        far = list(reversed(self.list[max(0, at - 14) : at]))
+        lead = next((i for i, word in enumerate(far) if word in ("have", "get", "want", "need")), 0)
+        if not lead or not self.list[at].endswith(("ed", "sent")) or {"by", "was", "were", "not"} & set(far[:lead]):
+            return False
+        start = far[lead + 1 : lead + 2]
+        wants = far[lead] in ("want", "need", "get") and start in (["i"], ["we"])
+        return wants or not start or start[0] in _STARTERS or start[0] in _BREAKS or start == ["you"]
 
     def _with_particle(self, at: int) -> set[str]:
         particles = _PARTICLES.get(self.list[at])
         if not particles:
             return set()
+        if "out" in self.list[at + 1 : at + 12] and set(self.list) & {CHANNEL, PARAMS} and PHONE not in self.list:
+            return {"send"}
         if "" in particles:
             return {particles[""]}
         for word in self.list[at + 1 : at + 12]:
@@ -312,26 +360,62 @@ class Sentence:
         imperative = clitic and self.list[at] not in words.known_words() and before[0] not in words.NEGATIONS
         return not (imperative and not set(before[:2]) & words.NEGATIONS)
 
-    def _is_told(self, at: int) -> bool:
-        before = self._clause_before(at, 4)
+    def _is_told(self, at: int, families: set[str]) -> bool:
+        """Whether the verb only tells of something: "Luis quiere borrar", "the delete button", "voy a mandar"."""
+        before = self._clause_before(at, 7)
         if not before:
             return False
         word = self.list[at]
-        infinitive = bool(re.search(r"[aei]r(me|te|se|nos)?(l[aoe]s?)?$", word))
-        if before[0] in _PRONOUN_BEFORE or (before[0] == "you" and not set(before[1:]) & _MODALS):
+        if _FUTURE.search(" ".join(reversed(before))) or set(before[:4]) & {"antes", "before"}:
             return True
-        if _FUTURE.search(" ".join(reversed(before))) or set(before) & {"antes", "before"}:
+        if before[0] in ("after", "al", "without", "sin", "tras") or before[:2] == ["de", "despues"]:
             return True
-        if before[0] in ("antes", "before", "after", "al", "without", "sin", "tras") or before[:2] in (["de", "antes"], ["de", "despues"], ["que", "antes"]):
+        if families <= {"show"}:
+            return False
+        if word in words.english_bases() or word in _PARTICLES:
+            return families != {"put"} and self._told_in_english(before)
+        if re.search(r"[aei]r(me|te|se|nos)?(l[aoe]s?)?$", word):
+            return self._told_infinitive(before)
+        return self._told_in_spanish(before, word)
+
+    def _told_in_english(self, before: list[str]) -> bool:
+        last, rest = before[0], before[1:]
+        if last == "to":
+            return not rest or rest[0] not in _BEFORE_TO and rest[0] not in MARKS and not self.heard.phones
+        if last in ("you", "u", "we"):
+            return not set(rest[:2]) & _MODALS
+        return not (last in _STARTERS or last in MARKS or last.endswith("ly") or last in words.verbs())
+
+    @staticmethod
+    def _told_infinitive(before: list[str]) -> bool:
+        """Infinitives ask only at the start of a clause, or after words such as "quiero" and "favor de"."""
+        if all(word in _FILLERS or word in MARKS for word in before):
+            return False
+        lead = next((at for at, word in enumerate(before) if word in _LEADS), None)
+        if lead is None or (before[0] == "de" and before[lead] not in ("favor", "trata", "encargate", "haces")):
             return True
-        if infinitive and before[0] == "para" and at > 1:
+        usted = before[lead] in ("puede", "podria", "pueden", "podrian", "debe", "deben")
+        return usted and not all(word in _FILLERS or word in ("se", "me", "nos", "usted") for word in before[lead + 1 :])
+
+    @staticmethod
+    def _told_in_spanish(before: list[str], word: str) -> bool:
+        if before[0] in ("quien", "quienes", "ella", "ellos", "ellas", "nadie", "alguien", "un", "el", "los", "si"):
             return True
-        return before[0] in ("ya", "se") and word.endswith(("e", "o")) or before[:1] == ["have"] and len(before) > 1 and before[1] in ("i", "you", "we")
+        if before[0] == "se" or before[1:2] == ["se"] and before[0] in ("le", "les", "lo", "la"):
+            return word in words.indicatives() or not ("que" in before[:4] or len(before) == 1)
+        if before[0] == "que" and word in words.indicatives():
+            return True
+        return before[0] == "ya" and word.endswith("e") and word not in words.indicatives()
 
     # What stands around a verb.
 
     def has(self, group: frozenset[str] | set[str] | str) -> bool:
         return any(word in group for word in self.list)
+
+    def lists_people(self) -> bool:
+        """ "the recipient list", "client base"."""
+        pairs = zip(self.list, self.list[1:], strict=False)
+        return any(left in words.PERSON and right in ("list", "lists", "base", "roster") for left, right in pairs)
 
     def has_ref(self) -> bool:
         return bool(self.heard.campaigns or self.heard.candidates or self.heard.unknown)
@@ -428,22 +512,41 @@ def decide(sentence: Sentence) -> Frame:
     """The operation that the sentence asks for, or why there is none."""
     chosen = _candidate(sentence)
     if chosen in READS:
-        return Frame(chosen)
+        spoken = (sentence.families | sentence.mentioned).union(*(act.families for act in sentence.negated))
+        told = spoken & {"remove", "clear", "send"} and "show" not in sentence.families and chosen == "get_campaign"
+        return Frame(why="hypothetical") if told and words.HYPOTHETICAL.search(sentence.masked) else Frame(chosen)
     blocked = _guard(sentence)
     if blocked and (chosen or sentence.negated or sentence.mentioned - {"show"} or blocked == "capability"):
         read = _read(sentence)
         if read and (sentence.families & {"show"} or blocked != "capability") and not (sentence.negated or sentence.families - {"show"}):
             return Frame(read)
         return Frame(why=blocked)
+    if chosen in DESTRUCTIVE and _is_for_later(sentence):
+        return Frame(why="later")
     if chosen:
         return Frame(chosen)
     return Frame(why="negated" if sentence.negated else "unclear")
 
 
+DESTRUCTIVE = ("delete_campaign", "clear_campaign_audience", "remove_campaign_audience_client")
+
+
+def _is_for_later(sentence: Sentence) -> bool:
+    """A date after the verb: only sends can be scheduled. "hoy" is no date."""
+    first = min((act.at for act in sentence.acts if act.families & {"remove", "clear", "off"}), default=len(sentence.list))
+    for at in range(first + 1, len(sentence.list)):
+        if sentence.list[at] in ".;!":
+            return False
+        if sentence.list[at] == DATE:
+            start = sentence.tokens[at].start
+            return not re.match(r"hoy|today", fold(sentence.heard.text[start : start + 6]))
+    return False
+
+
 def _guard(sentence: Sentence) -> str:
     """Why a sentence must not become a write: negated, hypothetical, reported, or only about what is possible."""
     plain = sentence.masked
-    if any(act.families - {"show"} for act in sentence.negated):
+    if any(act.families - {"show"} for act in sentence.negated) and not _other_is_asked(sentence):
         return "negated"
     plain = re.sub(words.POLITE_CONDITION, " ", plain)
     if words.HYPOTHETICAL.search(plain) or words.CONDITION.search(plain):
@@ -457,6 +560,18 @@ def _guard(sentence: Sentence) -> str:
     if words.POSSIBLE.search(plain) and asks and not specific and not re.search(r"\b(me|nos|for me|por favor|please)\b", plain):
         return "capability"
     return ""
+
+
+def _other_is_asked(sentence: Sentence) -> bool:
+    """ "ya no le mandes, sácalo", "create it but don't send it": one thing is refused and another one asked for."""
+    refused = frozenset[str]().union(*(act.families for act in sentence.negated))
+    asked = [act for act in sentence.acts if act.families - {"show"}]
+    if not asked or any(act.families & refused for act in asked):
+        return False
+    last, first = max(act.at for act in sentence.negated), min(act.at for act in asked)
+    if last < first:
+        return bool(set(sentence.list[last:first]) & {",", ";", ".", "pero", "but", "mejor", "instead"})
+    return not frozenset[str]().union(*(act.families for act in asked)) & {"remove", "clear", "send"}
 
 
 def _points_back(sentence: Sentence) -> bool:
@@ -497,11 +612,12 @@ def _candidate(sentence: Sentence) -> str:
 
 def _with_phones(sentence: Sentence) -> str:
     families = sentence.families
-    if families & {"remove", "clear"}:
+    if families & {"remove", "clear", "off"}:
         return "" if families & {"add"} and "remove" not in families else "remove_campaign_audience_client"
     if families & {"add", "put"} or ("create" in families and not sentence.has(words.CAMPAIGN | {"campaign"})):
         return "add_campaign_audience"
-    if families & {"create", "change"} and not sentence.has(words.NEW) and "send" not in families:
+    new = sentence.has(words.NEW) and sentence.has(words.PERSON | words.AUDIENCE) and sentence.has_ref()
+    if new and not families & {"send", "show", "change"}:
         return "add_campaign_audience"
     wants = set(sentence.list) & (_WANT | {"falta", "faltan", "entra", "entre", "vaya", "va"})
     if wants and "send" not in families and "show" not in families:
@@ -526,6 +642,8 @@ def _removal(sentence: Sentence, acts: Sequence[Act]) -> str:
         return "remove_campaign_audience_client" if not emptying else ""
     if kind in ("field", "foreign"):
         return ""
+    if kind == "campaign" and emptying and any(act.families == {"remove"} for act in acts):
+        return "delete_campaign"
     if kind == "campaigns":
         return "delete_campaign" if not emptying else ""
     if only_clear:
@@ -563,6 +681,10 @@ def _emptying(sentence: Sentence) -> str:
 def _sending(sentence: Sentence) -> str:
     acts = [act for act in sentence.acts if "send" in act.families]
     plain = sentence.masked
+    if not sentence.has_ref() and _INDEFINITE.search(plain) and (sentence.heard.quotes or re.search(rf"\b{_NAMING}\b", plain)):
+        return "create_campaign"
+    if not sentence.heard.channels and re.match(r"\W*(?:a |de |en )?(que|cual|cuales|what|which|who|whom|quien|quienes)\b", plain) and "?" in sentence.heard.text:
+        return _read(sentence)
     to_me = any(re.search(r"[ae]n?me(l[ao]s?)?$", act.word) or sentence.list[act.at + 1 : act.at + 2] == ["me"]
                 or sentence.list[act.at - 1 : act.at] == ["me"] for act in acts)  # fmt: skip
     kinds = [sentence.object_of(act) for act in acts]
@@ -598,7 +720,7 @@ def _direct_object(sentence: Sentence, act: Act) -> str:
 
 
 _INDEFINITE = re.compile(
-    r"\b(una?|an?|nueva?|new|otra|another)\b(?: [a-z\ue000-\ue00b]+){0,4}? (campana|campaign)\b|\b(campana|campaign) nueva\b|\bnew campaign\b"
+    r"\b(una?|an?(?! (?:la|las|el|los|mi|esa|esta|su|nuestra|tu)\b)|nueva?|new|otra|another)\b(?: [a-z\ue000-\ue00b]+){0,4}? (campana|campaign)\b|\b(campana|campaign) nueva\b|\bnew campaign\b"
 )
 _NAMING = (
     r"(?:que se (?:llame|llamara|llamaria|titule|nombre|va a llamar)|se (?:llama|llamara|llame|va a llamar|titula)|va a llamarse|llamarse|llamad[ao]|"
@@ -616,12 +738,16 @@ def _creating(sentence: Sentence) -> bool:
     named = re.search(rf"\b{_NAMING}\b", plain)
     indefinite = _INDEFINITE.search(plain)
     strong = any(act.families == {"create"} and act.word not in ("make", "haz", "hacer", "hagas") for act in create)
-    if sentence.heard.campaigns and not indefinite and not strong:
+    if sentence.heard.campaigns and not strong and not (named and named.start() < sentence.masked.find(REF)):
         return False
+    if re.match(r"\W*((una|a|otra|another) )?(nueva campana|new (\w+ )?campaign|campana nueva)\b", plain) and not sentence.families - {"create", "put"}:
+        return True
     if create and sentence.has(words.CAMPAIGN):
         foreign = any(_first_noun(sentence, act) == "foreign" for act in create)
         shows = "show" in sentence.families and not strong and not indefinite
         return not foreign and not shows
+    if indefinite and "add" in sentence.families and not sentence.has(words.PERSON | words.AUDIENCE) and not sentence.has_ref():
+        return any(_first_noun(sentence, act) == "campaign" for act in sentence.acts if "add" in act.families)
     if not indefinite or sentence.families & {"change", "add"} - {"create"}:
         return False
     wanting = set(sentence.list) & (_WANT | {"created", "creada", "crearse", "creation", "creacion"}) or "put" in sentence.families
@@ -643,6 +769,8 @@ def _updating(sentence: Sentence) -> bool:
     plain = sentence.masked
     naming = re.search(r"\b(renam\w*|renombr\w*|rebautiz\w*|retitul\w*|retitle|rename|llam(e|ar|ale|ala)|call it|recategor\w*|reclasific\w*|reclassify)\b", plain)
     valued = bool(sentence.heard.templates or sentence.heard.mails or sentence.heard.quotes or _category_words(sentence))
+    if not valued and re.search(r"^\W*(\w+ ){0,3}?(que|cual|cuales|what|which|how|como)\b|\bwhat\b|\bwhich\b", plain) and sentence.heard.text.rstrip().endswith("?"):
+        return False
     if families & {"change"}:
         verbs = {act.word for act in sentence.acts if "change" in act.families}
         weak = verbs <= {"use", "usa", "utiliza", "fix", "set", "swap", "give", "use", "mueve", "move", "correct", "nombra"}
@@ -671,9 +799,9 @@ def _read(sentence: Sentence) -> str:
     show = "show" in sentence.families
     ref = sentence.has_ref() or _points_back(sentence)
     field_asked = sentence.has(frozenset(words.FIELD_OF) | words.DETAILS) or re.search(
-        r"\b(creo|creada|created|cambio|changed|modifico|modified|actualiz\w+|updated|edited|edito|dio de alta|responsable|in charge|"
+        r"\b(creo|creada|estatus|razon|situacion|progreso|onda|deal|created|cambio|changed|modifico|modified|actualiz\w+|updated|edited|edito|dio de alta|responsable|in charge|"
         r"es de|is it|marketing|utilidad|utility|de que|about|sobre|acerca)\b", plain)  # fmt: skip
-    people = sentence.has(words.AUDIENCE)
+    people = sentence.has(words.AUDIENCE) or sentence.lists_people()
     if ref and OWNER.search(plain) and not people:
         return "get_campaign"
     if (people or words.PEOPLE_QUESTION.search(plain)) and not (sentence.has(words.CAMPAIGNS) and not ref):
@@ -719,10 +847,6 @@ def fill(frame: Frame, sentence: Sentence, world: World, focus: str | None, aske
         _fill_people(slots, heard, asked)
     elif operation == "remove_campaign_audience_client" and heard.phones:
         slots["phones"] = [phone for phone, _, _ in heard.phones]
-
-
-def _numbers_only(sentence: Sentence) -> str:
-    return sentence.masked.replace("\u0001", " ")
 
 
 def _fill_campaign(
@@ -817,14 +941,6 @@ def _adds_owner(sentence: Sentence) -> bool:
     return bool(adding)
 
 
-_TITLE_END = (
-    r"(?=\s*(?:[,;.|\n()]|$)|\s+(?:(?:y|and|e)\s+)?(?:(?:que sea|sea|es|it's|its|as an?|como|de|en|con|with|using|usando|para|for|for me|"
-    r"in|under|y|and|tipo|type|categor\w+|category|of type|de tipo|de categoria)\s+)*(?:la |el |the |una |an? |su )*"
-    r"(?:marketing|mercadotecnia|promocional|utilidad|utility|transaccional|transactional|autenticacion|authentication|"
-    r"plantilla|template|categoria|category|tipo|type|due[nñ]o|duena|owner|owners|propietari\w+|owned|responsable|\ue005|\ue003|message|mensaje))"
-)
-
-
 def _title(sentence: Sentence, creating: bool, asked: str, fields: set[str]) -> str:
     heard = sentence.heard
     quotes = _title_quotes(sentence, creating)
@@ -859,7 +975,7 @@ def _bare_title(heard: Heard) -> str:
     lead = re.match(rf"\W*(?:(?:que|mejor|pues|ok|si|yes|it should be|it's|its|es|sera|quiero|let's|please|por favor|use|usa|pon|ponle|just)\s+)*(?:{_NAMING}\b)?[\s:]*(?:como |a |as |to )?", plain)
     start = lead.end() if lead else 0
     rest = heard.text[start:]
-    end = re.search(_TITLE_END, heard.masked[start:]) if re.search(r"[,;]|marketing|utili|autent|authen", fold(rest)) else None
+    end = re.search(TITLE_END, heard.masked[start:]) if re.search(r"[,;]|marketing|utili|autent|authen", fold(rest)) else None
     title = rest[: end.start()] if end and end.start() else rest
     return title.strip().strip("\"'“”«».,;:¡!¿? ")
 
@@ -888,7 +1004,7 @@ def _title_after(sentence: Sentence, start: int, weak: bool) -> str:
     rest = heard.text[start:]
     if weak and not re.match(r"[A-ZÁÉÍÓÚÑ0-9¡¿\"]", rest):
         return ""
-    end = re.search(_TITLE_END, heard.masked[start:])
+    end = re.search(TITLE_END, heard.masked[start:])
     title = rest[: end.start()] if end else rest
     title = re.split(r"(?i)\s+(?:por favor|porfa|porfavor|please|xfa|gracias|thanks|thank you|ok)\b", title)[0]
     title = title.strip().strip("\"'“”«».,;:¡!¿?()| ")
@@ -941,7 +1057,10 @@ def _fill_send(slots: dict[str, Any], heard: Heard, world: World, asked: str) ->
     if heard.urls:
         slots["file"], slots["type"] = heard.urls[0], heard.media
     slots["flags"] = {**slots.get("flags", {}), **heard.flags}
-    _fill_dates(slots, heard, world)
+    if asked == "time" and slots.get("day_text") and not names_a_day(heard.text, world.now, heard.language):
+        heard = hear(f"{slots['day_text']} {heard.text}", heard.language, world)
+    if asked != "params":
+        _fill_dates(slots, heard, world)
 
 
 def _fill_dates(slots: dict[str, Any], heard: Heard, world: World) -> None:
@@ -965,7 +1084,7 @@ def _loose_values(heard: Heard, asked: str) -> list[str]:
         text = re.sub(r"(?i)^\W*(?:(?:son|usa|use|con|with|pon|they are|are|serian|the|los|values?|valores?)\s+)*:?\s*", "", heard.text)
         return split_values(text.strip(" .!"))
     found = re.search(r"\b(?:using|usando|con|with)\s+(?=[^,;]*(?:%|,| y | and ))", heard.masked)
-    if not found:
+    if not found or re.match(r"(?:la |el |the |an? |su |una? )*(?:plantilla|template|imagen|image|media|nombre|video|documento)", heard.masked[found.end() :]):
         return []
     rest = heard.masked[found.end() :]
     end = re.search(rf"[;.\n{MARKS}]|\s(?:por|via|desde|through|over|from|on|canal|channel|plantilla|template)\b", rest)
@@ -1122,7 +1241,7 @@ def interpret(text: str, language: str, world: World, focus: str | None) -> list
     """The requests of one message, in order."""
     whole = Sentence(hear(text, language, world))
     single = frame_of(whole, world, focus)
-    if single.why in ("negated", "hypothetical", "reported", "capability"):
+    if single.why in ("negated", "hypothetical", "reported", "capability", "later"):
         return [single]
     frames: list[Frame] = []
     for part in _parts(whole):
@@ -1166,10 +1285,10 @@ def answer_to(frames: list[Frame], text: str, language: str, world: World, focus
     """The open requests with the answer put in, or the new requests that the message makes instead."""
     first = frames[0]
     asked = missing(first, world)
-    bare = re.sub(r"[^\w\s']", " ", fold(text)).strip()
-    if re.fullmatch(words.NO.pattern, re.sub(r"\s+", " ", bare)):
+    said = bare_answer(text)
+    if said == "no":
         return [Frame(why="cancelled")]
-    if re.fullmatch(words.YES.pattern, re.sub(r"\s+", " ", bare)):
+    if said == "yes":
         if asked == "campaign" and len(first.slots.get("candidates") or ()) == 1:
             first.slots["campaign"] = first.slots["candidates"][0]
         if asked == "owners":
@@ -1186,7 +1305,7 @@ def answer_to(frames: list[Frame], text: str, language: str, world: World, focus
 
 
 def _replaces(fresh: Frame, first: Frame, asked: str, sentence: Sentence) -> bool:
-    if fresh.why in ("negated", "hypothetical", "reported", "capability"):
+    if fresh.why in ("negated", "hypothetical", "reported", "capability", "later"):
         return True
     if not fresh.operation or fresh.operation == first.operation:
         # "borra la de verano" while asked which to delete says more than an answer, but asks for the same.
@@ -1223,11 +1342,6 @@ def _choose(frame: Frame, asked: str, heard: Heard, world: World) -> None:
             slots[key] = chosen
         if slots.get(key):
             slots.pop("unknown_template", None)
-    elif asked == "time" and slots.get("day_text") and not slots.get("dates"):
-        again = hear(f"{slots['day_text']} {heard.text}", heard.language, world)
-        if again.moments and not again.day_without_time:
-            slots["dates"] = [moment.isoformat() for moment in again.moments]
-            slots.pop("wants_time", None)
     elif asked == "agent":
         slots.pop("agent_name" if slots.get("agent") else "", None)
 
@@ -1446,24 +1560,32 @@ def _focus(turns: Sequence[Turn], world: World, language: str) -> str | None:
     return None
 
 
+def bare_answer(text: str) -> str:
+    """"yes" or "no" for a message that is nothing else."""
+    plain = re.sub(r"\s+", " ", re.sub(r"[^\w\s']", " ", fold(text))).strip()
+    for name, pattern in (("yes", words.YES.pattern), ("no", words.NO.pattern)):
+        if re.fullmatch(rf"(?:{pattern})(?: (?:{pattern}|gracias|thanks))*", plain):
+            return name
+    return ""
+
+
 def small_talk(text: str) -> str:
     """"greeting", "thanks", "yes", "no" or "help" for a message that is nothing else, "" for any other."""
     plain = re.sub(r"\s+", " ", re.sub(r"[^\w\s']", " ", fold(text))).strip()
     if not plain:
         return "unclear"
-    if re.fullmatch(rf"(?:{words.YES.pattern})(?: (?:{words.YES.pattern}))*", plain):
-        return "yes"
-    if re.fullmatch(words.NO.pattern, plain):
-        return "no"
+    if answer := bare_answer(text):
+        return answer
     if re.fullmatch(rf"(?:{words.GREETING.pattern})(?: (?:{words.GREETING.pattern}))*", plain):
         return "greeting"
     if re.fullmatch(rf"(?:(?:ok|va|sale|bueno|{words.THANKS.pattern}) ?)+", plain):
         return "thanks"
     if re.search(words.HELP, plain) and len(plain.split()) <= 12 and not re.search(r"\d{4}|campan|campaign", plain):
         sentence_words = set(plain.split())
-        if not sentence_words & (words.AUDIENCE | words.PERSON):
+        orders = any(mood == COMMAND and family not in ("show", "put") for w in sentence_words for family, mood in words.verbs().get(w, ()))
+        if not sentence_words & (words.AUDIENCE | words.PERSON) and not orders:
             return "help"
-    if re.search(r"\b(que (mas )?(puedes|sabes) hacer|what (else )?can you do|quien eres|who are you|what are you)\b", plain):
+    if len(plain.split()) <= 10 and re.search(r"\b(que (mas )?(puedes|sabes) hacer|what (else )?can you do|quien eres|who are you|what are you)\b", plain):
         return "help"
     return ""
 
@@ -1487,7 +1609,7 @@ _ES: dict[str, str] = {
     "channel": "¿Desde qué canal?",
     "channels": "¿Desde cuál de estos canales? Un envío sale de uno solo.",
     "unknown_channel": "No conozco el canal «{channel}»; ¿desde cuál?",
-    "no_channels": "¿Desde qué canal? No puedo leer la lista; dame su id, por ejemplo wb-123.",
+    "no_channels": "¿Desde qué canal?\nNo puedo leer la lista; dame su id, por ejemplo wb-123.",
     "params": "La plantilla {template} lleva {count} parámetro(s); ¿qué valores van, en orden?",
     "params_left": "La plantilla {template} no lleva parámetros y me diste {given}; ¿la mando sin ellos o con otra plantilla?",
     "file": "La plantilla lleva {kind}; ¿cuál es su URL?",
@@ -1499,6 +1621,7 @@ _ES: dict[str, str] = {
     "hypothetical": "No hice nada. Si quieres que lo haga, pídemelo directamente, por ejemplo: {example}.",
     "reported": "No hice nada: no me queda claro si me lo pides tú. Si lo quieres, pídemelo directamente: {example}.",
     "capability": "Sí puedo, si me dices en cuál campaña y con qué datos; no he hecho nada. Por ejemplo: {example}.",
+    "later": "No hice nada: solo los envíos se pueden programar. Pídemelo cuando quieras que se haga.",
     "gate": "Borrar, vaciar, quitar y enviar siempre esperan tu decisión en una tarjeta.",
     "cancelled": "De acuerdo, lo dejo así; no hice nada.",
     "unclear": "No entendí qué hacer, y no hice nada. Soy el modelo de reglas incluido (no un modelo de lenguaje) y entiendo "
@@ -1560,7 +1683,7 @@ _EN: dict[str, str] = {
     "channel": "From which channel?",
     "channels": "From which one of these channels? A send leaves from a single one.",
     "unknown_channel": "I don't know the channel “{channel}”; from which one?",
-    "no_channels": "From which channel? I can't read the list; give me its id, such as wb-123.",
+    "no_channels": "From which channel?\nI can't read the list; give me its id, such as wb-123.",
     "params": "The template {template} takes {count} parameter(s); what are the values, in order?",
     "params_left": "The template {template} takes no parameters and you gave {given}; send it without them or with another template?",
     "file": "The template has {kind}; what is its URL?",
@@ -1572,6 +1695,7 @@ _EN: dict[str, str] = {
     "hypothetical": "I did nothing. If you want it done, ask me directly, for example: {example}.",
     "reported": "I did nothing: it isn't clear to me that you are asking for it. If you are, ask me directly: {example}.",
     "capability": "I can, if you tell me for which campaign and with what; nothing was done. For example: {example}.",
+    "later": "I did nothing: only sends can be scheduled. Ask me when you want it done.",
     "gate": "Deleting, clearing, removing and sending always wait for your decision on a card.",
     "cancelled": "All right, I'll leave it; nothing was done.",
     "unclear": "I didn't understand what to do, and did nothing. I am the built-in rule-based model (not a language model) and "
@@ -1661,9 +1785,9 @@ class Answers:
         return "\n".join([self.say("unclear"), *(f"- {self.examples[key]}" for key in ("list", "add", "send"))])
 
     def explain(self, frame: Frame, text: str) -> str:
-        if frame.why in ("hypothetical", "reported", "capability"):
+        if frame.why in ("hypothetical", "reported", "capability", "later"):
             return self.say(frame.why, example=self._nearest(text)) + " " + self.say("gate")
-        if frame.why in ("negated", "cancelled"):
+        if frame.why in ("negated", "cancelled", "later"):
             return self.say(frame.why)
         return self.unclear()
 

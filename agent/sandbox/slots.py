@@ -85,6 +85,7 @@ def hear(text: str, language: str, world: World) -> Heard:
     _templates(heard, world)
     _exact_titles(heard, world)
     _channels(heard, world)
+    _new_title(heard, world)
     heard.undated = heard.masked
     _dates(heard, world)
     _partial_titles(heard, world)
@@ -347,13 +348,12 @@ def _name_runs(heard: Heard) -> list[tuple[str, int, int]]:
     for position, token in enumerate([*listed, Token("", 0, 0)]):
         original = heard.text[token.start : token.end]
         following = listed[position + 1] if position + 1 < len(listed) else None
-        if _is_name(token.word, original, bool(current), following, heard):
+        if _is_name(token.word, original, bool(current), following, heard, heard.text[: token.start]):
             current.append(token)
             continue
         if token.word == "." and current and current[-1].word in _TITLES:
             continue
-        while current and current[-1].word in _PARTICLES:
-            current.pop()
+        current = _trimmed(current, heard)
         if current and not all(t.word in _TITLES for t in current):
             begin, end = current[0].start, current[-1].end
             runs.append((heard.text[begin:end], begin, end))
@@ -362,12 +362,22 @@ def _name_runs(heard: Heard) -> list[tuple[str, int, int]]:
     return capital if len(capital) >= len(heard.phones) or (capital and len(capital) == len(runs)) else runs
 
 
+def _trimmed(run: list[Token], heard: Heard) -> list[Token]:
+    """A run without particles at its end, and without small words around the capitals it has."""
+    capital = [heard.text[token.start].isupper() for token in run]
+    if any(capital):
+        run = run[capital.index(True) : len(run) - capital[::-1].index(True)]
+    while run and run[-1].word in _PARTICLES:
+        run = run[:-1]
+    return run
+
+
 def _raw_tokens(masked: str) -> list[Token]:
     found = re.finditer(rf"[a-z]+(?:'[a-z]+)?|\d+|[{MARKS}]|[^\s{_GAP}\w]", masked)
     return [Token(match[0], match.start(), match.end()) for match in found]
 
 
-def _is_name(word: str, original: str, inside: bool, following: Token | None, heard: Heard) -> bool:
+def _is_name(word: str, original: str, inside: bool, following: Token | None, heard: Heard, before: str) -> bool:
     if not word.isalpha() and "'" not in word:
         return False
     capital = original[:1].isupper()
@@ -376,8 +386,9 @@ def _is_name(word: str, original: str, inside: bool, following: Token | None, he
     if word in _NOT_NAMES or word in words.known_words():
         return False
     if word in words.verbs():
-        # "Sofía Pon" is nobody, "Mark" is: a capital in the middle of a sentence is a name.
-        return capital and inside
+        # "Leo Ray" is a name in the middle of a sentence, though "leo" is a verb; "Agrega" never is.
+        orders = any(mood == words.COMMAND and family != "show" for family, mood in words.verbs()[word])
+        return capital and not orders and (inside or not re.search(r"(^|[.!?])\W*$", before))
     return capital or (len(word) > 1 and spelled(word) == word)
 
 
@@ -457,6 +468,42 @@ def _exact_titles(heard: Heard, world: World) -> None:
                 heard.mask(match.start(), match.end(), REF)
             else:
                 _refer(heard, groups[key][0], match.start(), match.end())
+
+
+TITLE_END = (
+    r"(?=\s*(?:[,;.|\n()?!]|$)|\s+(?:(?:y|and|e)\s+)?(?:(?:que sea|sea|es|it's|its|as an?|como|de|en|con|with|using|usando|para|for|for me|"
+    r"in|under|y|and|tipo|type|categor\w+|category|of type|de tipo|de categoria)\s+)*(?:la |el |the |una |an? |su )*"
+    r"(?:marketing|mercadotecnia|promocional|utilidad|utility|transaccional|transactional|autenticacion|authentication|"
+    r"plantilla|template|categoria|category|tipo|type|due[nñ]o|duena|owner|owners|propietari\w+|owned|responsable|"
+    rf"{MAIL}|{TEMPLATE}|message|mensaje))"
+)
+"""Where an unquoted title ends: at punctuation, or where the sentence goes on to another field."""
+_RENAMING = re.compile(
+    r"\b(?:renam\w*|renombr\w*|rebautiz\w*|retitul\w*|retitle|(?:cambi\w*|change|update|actualiz\w*|pon\w*|set|modific\w*|edit\w*)\b"
+    r"[^.;\n]*?\b(?:nombre|titulo|title|name))\b"
+)
+
+
+def _new_title(heard: Heard, world: World) -> None:
+    """The unquoted new name in "rename X to Y", so that no part of it counts as a campaign that exists."""
+    renaming = _RENAMING.search(heard.masked)
+    if not renaming or QUOTE in heard.masked:
+        return
+    table = [(c, [_stem(w) for w in _key(str(c.get("title"))).split()]) for c in world.campaigns]
+    for link in re.finditer(r"\s(?:a|to|por|como|as|into)\s+", heard.masked[renaming.end() :]):
+        start = renaming.end() + link.end()
+        before = heard.masked[renaming.end() : renaming.end() + link.start()]
+        named = any(mark in before for mark in (REF,)) or any(_matches(table, t.word) for t in _raw_tokens(before))
+        pronoun = re.match(r"\s*(?:it|la|lo|that one|esa|esta|esa campana|the campaign|la campana)?\s*$", before)
+        if not (named or pronoun) or not re.match(r"[A-ZÁÉÍÓÚÑ0-9¡¿]", heard.text[start:]):
+            continue
+        end = re.search(TITLE_END, heard.masked[start:])
+        title = heard.text[start : start + end.start()] if end else heard.text[start:]
+        title = re.split(r"(?i)\s+(?:por favor|porfa|please|xfa|gracias|thanks|instead)\b", title)[0].strip(" .,¡!¿?")
+        if title and not any(mark in heard.masked[start : start + len(title)] for mark in (TEMPLATE, MAIL)):
+            heard.quotes.append((title, start, start + len(title)))
+            heard.mask(start, start + len(title), QUOTE)
+        return
 
 
 def _channel_names(world: World) -> list[str]:
@@ -539,6 +586,8 @@ def _partial_titles(heard: Heard, world: World) -> None:
     listed = _raw_tokens(heard.masked)
     table = [(campaign, [_stem(w) for w in _key(str(campaign.get("title"))).split()]) for campaign in world.campaigns]
     matched = [_matches(table, token.word) for token in listed]
+    if not any(matched):
+        matched = [_matches(table, _TRANSLATED.get(token.word, "")) for token in listed]
     matched = _keep_strong(listed, matched, table)
     scores: dict[int, set[str]] = {}
     for found in matched:
@@ -560,14 +609,13 @@ def _partial_titles(heard: Heard, world: World) -> None:
 
 
 def _matches(table: Sequence[tuple[Json, list[str]]], word: str) -> dict[int, str]:
-    if word in _SMALL or len(word) < 3 and not word.isdigit() or not word[0].isalnum():
+    if not word or word in _SMALL or len(word) < 3 and not word.isdigit() or not word[0].isalnum():
         return {}
     plain = _stem(word)
     exact = {i: t for i, (_, title) in enumerate(table) for t in title if t == plain and t not in _SMALL}
     if exact or word in words.known_words() or word in words.verbs():
         return exact
-    other = _stem(_TRANSLATED.get(word, word))
-    return {i: t for i, (_, title) in enumerate(table) for t in title if t not in _SMALL and near(t, other)}
+    return {i: t for i, (_, title) in enumerate(table) for t in title if t not in _SMALL and near(t, plain)}
 
 
 def _keep_strong(
@@ -716,6 +764,10 @@ def find_dates(
     spans += [span for _, span in days] + [span for _, span in times if days or span]
     unique = dict.fromkeys(moment for _, moment in sorted(moments))
     return list(unique), missing, spans
+
+
+def names_a_day(text: str, now: datetime, language: str) -> bool:
+    return bool(_days(fold(text), now, language))
 
 
 def _inside(span: tuple[int, int], others: Iterable[tuple[int, int]]) -> bool:
@@ -915,7 +967,7 @@ def find_order(masked: str, by_name: str) -> dict[str, str]:
     ascending = re.search(r"\b(asc\w*|mas (?:antigu|viej)[oa]s?(?: (?:primero|al principio|arriba))?|oldest|earliest|de la a a la z|a a la z|a to z|a-z|a->z|menor a mayor|antigu[oa]s? primero|viej[oa]s? primero|mas anterior|first to last|a z)\b", masked)
     descending = re.search(r"\b(desc\w*|z to a|de la z a la a|z a la a|z-a|newest|most recent|mas (?:recient|nuev)\w+|latest first|recent\w* first|reverse|inverso|reversa|al reves)\b", masked)
     alphabetical = re.search(r"\b(alfabetic\w*|alphabetic\w*|abecedario|por (?:el )?(?:nombre|titulo)s?|by (?:the |their )?(?:name|title)s?|segun (?:el |su )?(?:nombre|titulo)|a to z|z to a|a-z|z-a|de la (?:a|z) a la [az]|(?:sort|order)(?:ed)? by (?:name|title)|name order|title order|por orden de (?:nombre|titulo)|nombre asc\w*|orden alfab\w*)\b", masked)
-    created = re.search(r"\b(crea\w*|creation\w*|creado\w*|created|alta|newest|oldest|mas (?:nuev|antigu|viej)[oa]s?|agregad[oa]s|added|joined|registrad[oa]s|dad[oa]s de alta)\b", masked)
+    created = re.search(r"\b(crea\w*|creation\w*|creado\w*|created|fecha de alta|newest|oldest|mas (?:nuev|antigu|viej)[oa]s?|agreg(?:ad[oa]s|aron)|added|joined|registrad[oa]s|dad[oa]s de alta)\b", masked)
     updated = re.search(r"\b(actualiz\w*|modific\w*|updated?|changed|edited|last update|cambiad[oa]s|edit\w*|touched|movid[oa]s)\b", masked)
     if alphabetical:
         out["sortBy"] = by_name

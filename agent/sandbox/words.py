@@ -38,18 +38,20 @@ _SPANISH_VERBS = {
     "expulsar desinscribir desvincular destruir:destruy desaparecer:desaparezc sacudir volar:vuel tumbar",
     "clear": "vaciar:vaci limpiar depurar desalojar desocupar purgar resetear",
     "send": "mandar enviar:envi lanzar disparar programar agendar difundir despachar distribuir:distribuy emitir "
-    "calendarizar transmitir aventar soltar:suelt publicar",
+    "calendarizar transmitir aventar:avient soltar:suelt publicar",
     "add": "agregar anadir sumar meter incluir:incluy anotar inscribir subir registrar apuntar incorporar integrar "
     "ingresar cargar importar insertar adjuntar enlistar suscribir anexar",
     "put": "poner:pong dejar colocar",
+    "off": "bajar tachar",
 }
 _IRREGULAR = {
     "show": "pon:no da:no dame denme dime diganme digame di deme danos ve:no veo:no veamos ensename ensena traeme trae "
     "traigame traigan cuentame cuenta dejame dejeme regalame pasame paseme echale ver viendo darme decirme "
-    "dices muestrame ensename checame checale reviseme",
+    "dices tirame muestrame ensename checame checale reviseme",
     "create": "haz hazme hagame hagan hagas haces hagamos creame creeme creemos crees",
     "put": "pon ponla ponlo ponle ponles ponme ponmela ponmelo ponlas ponlos ponga pongan pongale pongas pongamos pones "
     "dejala dejalo deja deje dejarla dejarlo dejame:no",
+    "change": "corrige corrigele corrigela corrigelo corrigeme elige",
     "send": "salga salgan salir",
 }
 _ENGLISH_VERBS = {
@@ -58,7 +60,7 @@ _ENGLISH_VERBS = {
     "remind explain lookup summarize",
     "create": "create make generate build start open prepare craft launch:no register set:no draft begin spin produce",
     "change": "change update rename edit set switch modify replace assign recategorize alter adjust move swap convert "
-    "retitle reassign correct fix transfer use tweak reclassify revise relabel",
+    "retitle reassign correct fix transfer use tweak reclassify revise relabel call",
     "remove": "delete remove drop erase trash discard toss scrap kill withdraw exclude kick nuke destroy "
     "eliminate unsubscribe strip wipe detach bin axe yank ditch",
     "clear": "empty clear purge flush clean wipe reset",
@@ -144,10 +146,27 @@ def verbs() -> dict[str, tuple[tuple[str, str], ...]]:
     return {form: tuple(families.items()) for form, families in found.items()}
 
 
+@cache
+def english_bases() -> frozenset[str]:
+    return frozenset(item for listed in _ENGLISH_VERBS.values() for item in listed.split())
+
+
+@cache
+def indicatives() -> frozenset[str]:
+    """ "borra", "borras": what somebody does, in forms that may also be orders."""
+    found = set()
+    for listed in _SPANISH_VERBS.values():
+        for item in listed.split():
+            infinitive, _, changed = item.partition(":")
+            strong = changed or infinitive[:-2]
+            found |= {strong + "a", strong + "as"} if infinitive.endswith("ar") else {infinitive[:-2] + "e", infinitive[:-2] + "es"}
+    return frozenset(found)
+
+
 NOT_VERBS = set(
     "nombre nombres lista listas cuenta cuentas abierta hecho este esta para como uso usa:no nota tira mira son sin "
-    "contada dia dias via cargo registro orden ordenes base sale caso quiero vista haga:no hacia una uno mando:no suma "
-    "vuelo nueva solo dicho sumas subi ver:no les veas cargado pase paso pasos pasa pasado pasada pasaste caja muevo "
+    "contada dia dias via cargo registro orden ordenes base sale caso quiero vista haga:no hacia una uno mando:no "
+    "vuelo nueva solo dicho subi ver:no les veas cargado pase paso pasos pasa pasado pasada pasaste caja muevo "
     "tires monte ingreso ingresos trajo names named uses used using orders listing listings views setting settings "
     "needs makes set:no reads looks look:no order:no given lets getting making knowing opening checking known "
     "dice dicen dicha dijo registros envien:no sumo publico publica publicas cargas".split()
@@ -222,7 +241,7 @@ NUMBERS = {
 
 PEOPLE_QUESTION = re.compile(
     r"\b(a )?quien(es)? (mas )?(esta|estan|hay|son|reciben|recibe|va|van|le|les|recibira|recibiran|se|tenemos|tengo|"
-    r"forma|forman|integra|integran|aparece|aparecen|figura|figuran|entra|entran|anda|andan|quedo|quedaron|trae|"
+    r"sale|salen|llega|forma|forman|integra|integran|aparece|aparecen|figura|figuran|entra|entran|anda|andan|quedo|quedaron|trae|"
     r"conforman|componen|pertenece|pertenecen|vienen|viene|quedan)\b"
     r"|\bwho(m)?( all|'s|s|'re)? (is|are|do|does|will|would|we|am|gets?|receives?|in|on|going|it|belongs?|they|have|has|"
     r"this|that|makes?|did|else|s)\b|\bwho's (in|on|going|getting|part|inside|all)\b|\bwho all\b|\bwhos (in|on)\b"
@@ -232,7 +251,7 @@ PEOPLE_QUESTION = re.compile(
 OWNER_QUESTION = re.compile(
     r"\bquien(es)? (es|son|esta a cargo|lleva|creo|la creo|la hizo|hizo|maneja|administra|figura como|aparece como)\b|"
     r"\bwho('s| is|s| are)? (the )?(owns?|owner|owners|responsible|in charge|manages?|created|made|runs?)\b|"
-    r"\bde quien es\b|\bwhose\b|\bwho does .{1,60} belong\b"
+    r"\bde quien es\b|\ba nombre de quien\b|\bunder (whose|what) name\b|\bwhose\b|\bwho does .{1,60} belong\b"
 )
 ASKING = re.compile(
     r"\b(que|cual|cuales|quien|quienes|cuando|cuanto|cuantos|cuantas|como|donde|what|which|who|when|whose|how|where|is|"
@@ -240,8 +259,8 @@ ASKING = re.compile(
 )
 
 HYPOTHETICAL = re.compile(
-    r"\b(que (pasa|pasaria|sucede|sucederia|ocurre|ocurriria|implica)|what (if|happens|would|will happen|else happens)|"
-    r"suppose|supon|supongamos|imagina|imaginate|hipotetic\w+|hypothetical\w*|buena idea|good idea|bad idea|mala idea|"
+    r"\b(ojala|i wish|como (?:le )?\\w+[aei]r(?:l[aoe]s?)?|how to|teach me|olvide|i forgot|miedo|afraid|scared|que (pasa|pasaria|sucede|sucederia|ocurre|ocurriria|implica)|what (if|happens|would|will happen|else happens)|"
+    r"suppose|supon|supongamos|imagina|imaginate|recuerdame|recordarme|remind me|avisame|notify me|let me know|hipotetic\w+|hypothetical\w*|buena idea|good idea|bad idea|mala idea|"
     r"conviene|deberia|deberiamos|debo|should i|should we|opinas|crees que|do you think|you think|recommend|recomiendas|"
     r"recomendarias|advise|aconsejas|como (se|puedo|podria|hago|le hago|hacer|le|borro|elimino|mando|envio|creo|agrego|"
     r"funciona|le hace|quito|cambio|vacio|programo)|how (do|can|could|would|to|does|should|did)|tal vez|quiza|quizas|"
@@ -253,6 +272,7 @@ HYPOTHETICAL = re.compile(
     r"have (you|i|we|they)|has (anyone|someone|it)|would (you|it) be (wise|smart|ok|okay|safe)|tiene sentido|"
     r"makes? sense|vale la pena|worth|iba a|ibamos a|"
     r"i was|we were|ire|hubiera|habria|difference|diferencia|significa|mean|means|si yo|fue|fueron|"
+    r"(?:^|[.!?¿]\W*)should\b|^\W*(?:\w+[aei]r|\w+ing)\b.*\b(?:seria|would be|es un|es una|is a|is an)\b|"
     r"se (borro|elimino|mando|envio|creo|vacio|lanzo|programo)|gonna have to|someday|algun dia|eventually)\b"
 )
 CONDITION = re.compile(
@@ -331,7 +351,7 @@ FUNCTION = _set(
 _ES_HINTS = _set(
     "el la los las de del que y en para por con una un mi es me al su sus lo le se ya no si hola quiero cuales gracias "
     "ver tiene hay esta como a favor porfa sin e o este esa ese mañana hoy campana campanas borra crea manda envia "
-    "agrega quita vacia muestra cambia lista nueva plantilla canal audiencia bórrala borrala necesito dame cual ponle "
+    "agrega quita vacia muestra cambia lista nueva plantilla canal audiencia necesito dame cual ponle "
     "elimina vaciar borrar crear enviar mandar agregar quitar eliminar va sale clientes contactos nombre detalle ayuda"
 )
 _EN_HINTS = _set(
