@@ -236,7 +236,7 @@ _PHRASES = (
     
     (r"\b(da|dar|de|dame|dale|den|dele|des|darle?) de alta\b", "registra"),
     (r"\b(da|dar|dale|dele) cran\b", "elimina"),
-    (r"^(\W*)(fuera)\b", "elimina"), (r"\b(?<!a )todo (el )?mundo\b|(?<=a )todo (el )?mundo\b", "todos"),
+    (r"^\W*fuera\b", "quita"), (r"\b(?<!a )todo (el )?mundo\b|(?<=a )todo (el )?mundo\b", "todos"),
     (r"\bsac(a|ar|ame|alo|ue) (el|un) envio\b", "manda"), (r"\b(echa|echale|echar) un (ojo|vistazo)\b", "muestra"),
     (r"\btake a look at\b", "show"), (r"\b(set|spin|fire) up\b", "create"), (r"\bput together\b", "create"),
     (r"\b(bring|pull) up\b", "show"), (r"\bhave a look at\b", "show"), (r"\bgo through\b", "show"), (r"\blook up\b", "show"),
@@ -308,9 +308,9 @@ class Sentence:
 
     def _is_passive_order(self, at: int) -> bool:
         """ "needs to be deleted", "have it removed", "que sea eliminada": an order told as a result."""
-        before = self._clause_before(at, 9)
-        if not before:
-            return False
+        before = self._clause_before(at, 9) or [""]
+        if self.list[at].endswith("ing"):
+            return before[0] in ("mind", "request", "requesting") or before[:2] in (["with", "proceed"], ["with", "ahead"])
         if before[0] == "be" or before[1:2] == ["be"]:
             asks = {"needs", "need", "must", "has", "should", "that", "request", "please", "want"}
             return bool(set(before) & asks) and not set(before) & {"will", "would", "might", "was", "going", "could", "may", "can"}
@@ -318,7 +318,8 @@ class Sentence:
             return bool(set(before) & {"quiero", "necesito", "debe", "solicito", "requiero", "favor", "ocupo", "que", "deben"})
         far = list(reversed(self.list[max(0, at - 14) : at]))
         lead = next((i for i, word in enumerate(far) if word in ("have", "get", "want", "need")), 0)
-        if not lead or not self.list[at].endswith(("ed", "sent")) or {"by", "was", "were", "not"} & set(far[:lead]):
+        naming = self.list[at] in ("called", "named", "titled", "used")
+        if not lead or naming or not self.list[at].endswith(("ed", "sent")) or {"by", "was", "were", "not"} & set(far[:lead]):
             return False
         start = far[lead + 1 : lead + 2]
         wants = far[lead] in ("want", "need", "get") and start in (["i"], ["we"])
@@ -384,13 +385,14 @@ class Sentence:
             return not rest or rest[0] not in _BEFORE_TO and rest[0] not in MARKS and not self.heard.phones
         if last in ("you", "u", "we"):
             return not set(rest[:2]) & _MODALS
-        return not (last in _STARTERS or last in MARKS or last.endswith("ly") or last in words.verbs())
+        noun = last in words.CAMPAIGN | words.AUDIENCE and bool(set(rest) & set(MARKS))
+        return not (last in _STARTERS or last in MARKS or last.endswith("ly") or last in words.verbs() or noun)
 
     @staticmethod
     def _told_infinitive(before: list[str]) -> bool:
         """Infinitives ask only at the start of a clause, or after words such as "quiero" and "favor de"."""
         if all(word in _FILLERS or word in MARKS for word in before):
-            return False
+            return before[0] == "por"
         lead = next((at for at, word in enumerate(before) if word in _LEADS), None)
         if lead is None or (before[0] == "de" and before[lead] not in ("favor", "trata", "encargate", "haces")):
             return True
@@ -669,7 +671,7 @@ def _unknown_between(sentence: Sentence, acts: Sequence[Act]) -> bool:
 
 def _emptying(sentence: Sentence) -> str:
     """An empty audience asked for without a verb that empties: "necesito audiencia vacía", "déjala sin gente"."""
-    if sentence.negated or not (sentence.families & {"put", "change", "create"} or set(sentence.list) & _WANT):
+    if sentence.negated or not (sentence.families & {"put", "change", "create"} or set(sentence.list) & (_WANT | {"leave"})):
         return ""
     people = "audiencia|audience|contactos|contacts|gente|nadie|people|clientes|clients|destinatarios|recipients|personas|members|miembros"
     wanted = rf"\b(sin (?:ningun[oa]? )?(?:{people}|contacto|persona|cliente)|en (?:cero|ceros|blanco)|vaci[ao]s?|empty|at zero|to zero|a cero|with no(?:body| one)?|no (?:people|contacts|recipients))\b"

@@ -388,7 +388,7 @@ def _is_name(word: str, original: str, inside: bool, following: Token | None, he
     if word in words.verbs():
         # "Leo Ray" is a name in the middle of a sentence, though "leo" is a verb; "Agrega" never is.
         orders = any(mood == words.COMMAND and family != "show" for family, mood in words.verbs()[word])
-        return capital and not orders and (inside or not re.search(r"(^|[.!?])\W*$", before))
+        return capital and (inside or (not orders and not re.search(r"(^|[.!?])\W*$", before)))
     return capital or (len(word) > 1 and spelled(word) == word)
 
 
@@ -967,7 +967,10 @@ def find_order(masked: str, by_name: str) -> dict[str, str]:
     ascending = re.search(r"\b(asc\w*|mas (?:antigu|viej)[oa]s?(?: (?:primero|al principio|arriba))?|oldest|earliest|de la a a la z|a a la z|a to z|a-z|a->z|menor a mayor|antigu[oa]s? primero|viej[oa]s? primero|mas anterior|first to last|a z)\b", masked)
     descending = re.search(r"\b(desc\w*|z to a|de la z a la a|z a la a|z-a|newest|most recent|mas (?:recient|nuev)\w+|latest first|recent\w* first|reverse|inverso|reversa|al reves)\b", masked)
     alphabetical = re.search(r"\b(alfabetic\w*|alphabetic\w*|abecedario|por (?:el )?(?:nombre|titulo)s?|by (?:the |their )?(?:name|title)s?|segun (?:el |su )?(?:nombre|titulo)|a to z|z to a|a-z|z-a|de la (?:a|z) a la [az]|(?:sort|order)(?:ed)? by (?:name|title)|name order|title order|por orden de (?:nombre|titulo)|nombre asc\w*|orden alfab\w*)\b", masked)
-    created = re.search(r"\b(crea\w*|creation\w*|creado\w*|created|fecha de alta|newest|oldest|mas (?:nuev|antigu|viej)[oa]s?|agreg(?:ad[oa]s|aron)|added|joined|registrad[oa]s|dad[oa]s de alta)\b", masked)
+    created = re.search(r"\b(creaci\w+|creation\w*|fecha de alta|newest|oldest|mas (?:nuev|antigu|viej)[oa]s?)\b", masked)
+    made = re.search(r"\b(cread[oa]s?|created|agreg(?:ad[oa]s|aron)|added|joined|registrad[oa]s|crearon|dad[oa]s de alta)\b", masked)
+    ordered = re.search(r"\b(recen\w+|recien\w+|ultim\w+|last|latest|orden\w*|sort\w*|order\w*|antigu\w+|earliest|first|primer[oa]s?)\b", masked)
+    created = created or (made if ordered else None)
     updated = re.search(r"\b(actualiz\w*|modific\w*|updated?|changed|edited|last update|cambiad[oa]s|edit\w*|touched|movid[oa]s)\b", masked)
     if alphabetical:
         out["sortBy"] = by_name

@@ -208,9 +208,9 @@ FIELDS = {
 FIELD_OF = {word: field for field, words in FIELDS.items() for word in words}
 FOREIGN = _set(
     "canal canales channel channels mensaje mensajes message messages agente agent boton button cuenta account reporte "
-    "report estadisticas statistics stats metricas metrics factura invoice correo email mail foto photo imagen image "
+    "report estadisticas statistics stats metricas metrics correo email mail foto photo imagen image "
     "video documento document archivo file etiqueta tag workspace usuario workspace programacion schedule horario "
-    "recordatorio reminder link liga saludo greeting programado programados scheduled plantilla template envio envios"
+    "link liga saludo greeting programado programados scheduled plantilla template envio envios"
 )
 DETAILS = _set(
     "detalle detalles details detail info informacion information datos data ficha configuracion config settings "
