@@ -5,6 +5,7 @@ Read in this order; each file imports only from those above it.
     errors        every error, and where it goes
     settings      the environment, as one frozen object
     domain        what the campaigns API returns; the four risks
+    visible       text of others, with what hides in it as marks
     phones        E.164, and the Mexican 52/521 identity
     platica       one request to the campaigns API: key, deadline, rate, faults by name
     operations    the ten operations, one class each; their schemas

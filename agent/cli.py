@@ -508,7 +508,7 @@ def sessions() -> int:
     settings = Settings.read()
 
     async def work(agent: "Agent") -> int:
-        from agent.prompts import visible
+        from agent.visible import visible
 
         for known in await agent.journal.read(lambda tx: tx.conversations(100)):
             when = datetime.fromtimestamp(known.updated_at, settings.zone)

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -34,6 +35,7 @@ from agent.operations import (
 from agent.platica import Permit, Platica
 from agent.preview import Context, Hopeless, Preview, Previewer, differences
 from agent.settings import Settings
+from agent.visible import visible
 
 START_WITHIN = 120.0
 """Seconds between approval and start; later it is expired, never resumed."""
@@ -216,7 +218,7 @@ class Gate:
         tool = calls[0].operation.tool()
         try:
             settled = await self._previewer.settle([call.operation for call in calls])
-            context = await self._context(settled[0], progress=progress)
+            context = await self._journal.read(lambda tx: self._context(tx, settled[0], progress=progress))
             preview = await self._previewer.preview(settled, context)
         except Hopeless as hopeless:
             return Outcome(Kind.REFUSED, tool, {"code": hopeless.code, **hopeless.data})
@@ -252,25 +254,22 @@ class Gate:
 
         return await self._journal.write(store)
 
-    async def _context(self, operation: Operation, *, own: str | None = None, **more: Any) -> Context:
-        """Earlier attempts on the same campaign, and sends of the same template, within the horizon.
+    def _context(self, tx: Transaction, operation: Operation, *, own: str | None = None, **more: Any) -> Context:
+        """Earlier sends of the same campaign, and those of others in the same workspace, within the horizon.
 
         `own` is the approval being run: its own attempt is no earlier one.
         """
-        target = self._target(operation)
-        scope = target.rpartition(" ")[0]
-
-        def find(tx: Transaction) -> Context:
-            now = tx.now()
-            # A scheduled send counts from its dates, which may lie far from when it was asked for.
-            sends = [a for a in tx.attempts(target=target, tool=SendCampaign.tool()) if a.approval != own]
-            earlier = [a for a in sends if max(a.started_at, a.last_date or 0.0) >= now - HORIZON.total_seconds()]
-            since = now - HORIZON.total_seconds()
+        target, now = self._target(operation), tx.now()
+        since = now - HORIZON.total_seconds()
+        sends = [a for a in tx.attempts(target=target, tool=SendCampaign.tool()) if a.approval != own]
+        # A scheduled send counts from its dates, which may lie far from when it was asked for.
+        earlier = [a for a in sends if max(a.started_at, a.last_date or 0.0) >= since]
+        others: list[Attempt] = []
+        if isinstance(operation, SendCampaign):
+            scope = target.rpartition(" ")[0] + " "
             wide = tx.attempts(tool=SendCampaign.tool(), since=since, states=("started", "done", "unknown"))
-            same = [a for a in wide if a.target.startswith(scope + " ") and a.target != target]
-            return Context(datetime.fromtimestamp(now, UTC), earlier, same, **more)
-
-        return await self._journal.read(find)
+            others = [a for a in wide if a.target.startswith(scope) and a.target != target]
+        return Context(datetime.fromtimestamp(now, UTC), earlier, others, **more)
 
     # Deciding.
 
@@ -285,71 +284,72 @@ class Gate:
         interactive: bool = True,
     ) -> Approval:
         """Records a person's decision. Anything but "approve" is a no. Raises DecisionRefused: why nothing moved."""
-        approval = await self._journal.read(lambda tx: tx.approval(approval_id))
-        if approval is None:
-            raise DecisionRefused("unknown", approval=approval_id)
-        approval = await self.settle(approval)
-        if approval.state != "pending":
-            raise DecisionRefused(_why(approval.state), approval=approval_id, state=approval.state)
-        if by.kind not in approval.deciders:
-            raise DecisionRefused("not_entitled", approval=approval_id)
-        if not self._same_target(approval):
-            raise DecisionRefused("other_target", approval=approval_id, base_url=approval.base_url)
         approve = decision == "approve"
-        if approve and not interactive and not self._settings.allow_noninteractive_approve:
-            raise DecisionRefused("not_interactive", approval=approval_id)
-        if approve:
-            self._check_confirmation(approval, confirm)
-        record = Decision(approval_id, by.key, "approve" if approve else "deny", reason, interactive, 0.0)
 
-        def move(tx: Transaction) -> bool:
-            if approve and tx.now() > approval.expires_at:
-                tx.move(approval_id, "pending", "expired")
-                return False
-            moved = tx.move(approval_id, "pending", "approved" if approve else "denied", outcome={"reason": reason})
-            if moved:
-                tx.decide(record)
-            return moved
+        def move(tx: Transaction) -> Approval | DecisionRefused:
+            approval = tx.approval(approval_id)
+            if approval is None:
+                return DecisionRefused("unknown", approval=approval_id)
+            if (swept := _swept(approval, tx.now())) is not None:
+                tx.move(approval_id, approval.state, swept)
+                approval = replace(approval, state=swept)
+            if approval.state != "pending":
+                return DecisionRefused(_why(approval.state), approval=approval_id, state=approval.state)
+            if (refused := self._may_decide(approval, by, approve, interactive, confirm)) is not None:
+                return refused
+            state = "approved" if approve else "denied"
+            if not tx.move(approval_id, "pending", state, outcome={"reason": reason}):
+                return DecisionRefused("decided", approval=approval_id, state=state)
+            word = "approve" if approve else "deny"
+            tx.decide(Decision(approval_id, by.key, word, reason, interactive, 0.0))
+            return replace(approval, state=state, decided_at=tx.now(), outcome={"reason": reason})
 
+        # A refusal is returned, not raised: raising would undo the expiry that was found on the way.
         moved = await self._journal.write(move)
-        current = await self._journal.read(lambda tx: tx.approval(approval_id))
-        assert current is not None
-        if not moved:
-            raise DecisionRefused(_why(current.state), approval=approval_id, state=current.state)
-        return current
+        if isinstance(moved, DecisionRefused):
+            raise moved
+        return moved
+
+    def _may_decide(
+        self, approval: Approval, by: Identity, approve: bool, interactive: bool, confirm: str | None
+    ) -> DecisionRefused | None:
+        if by.kind not in approval.deciders:
+            return DecisionRefused("not_entitled", approval=approval.id)
+        if not self._same_target(approval):
+            return DecisionRefused("other_target", approval=approval.id, base_url=approval.base_url)
+        if approve and not interactive and not self._settings.allow_noninteractive_approve:
+            return DecisionRefused("not_interactive", approval=approval.id)
+        return self._unconfirmed(approval, confirm) if approve else None
 
     def _same_target(self, approval: Approval) -> bool:
         mine = (self._platica.base_url, self._platica.workspace or "", self._settings.key_id)
         return mine == (approval.base_url, approval.workspace, approval.key_id)
 
     @staticmethod
-    def _check_confirmation(approval: Approval, typed: str | None) -> None:
+    def _unconfirmed(approval: Approval, typed: str | None) -> DecisionRefused | None:
         preview = Preview.load(approval.preview)
         if preview.confirm == "yes":
-            return
+            return None
         campaign = preview.facts["campaign"]
-        wanted = [campaign["title"] or campaign["id"]]
+        # What is asked for is what the card shows: letters that hide can't be typed.
+        wanted = [visible(campaign["title"]) or campaign["id"], campaign["title"] or campaign["id"]]
         if preview.confirm == "typed":
             wanted.append(str(count_to_type(preview)))
-        if typed is None or fold_typed(typed) not in {fold_typed(text) for text in wanted}:
-            raise DecisionRefused("confirmation", approval=approval.id, wanted=wanted[0], kind=preview.confirm)
+        if typed is not None and fold_typed(typed) in {fold_typed(text) for text in wanted}:
+            return None
+        return DecisionRefused("confirmation", approval=approval.id, wanted=wanted[0], kind=preview.confirm)
 
     async def settle(self, approval: Approval) -> Approval:
         """The approval after what the clock alone has done to it: expiry, and starts that never came."""
+        if _swept(approval, self._clock()) is None:
+            return approval
 
-        def sweep(tx: Transaction) -> None:
-            now = tx.now()
-            if approval.state == "pending" and now > approval.expires_at:
-                tx.move(approval.id, "pending", "expired")
-            if approval.state == "approved" and now > (approval.decided_at or 0.0) + START_WITHIN:
-                tx.move(approval.id, "approved", "expired")
+        def sweep(tx: Transaction) -> Approval | None:
+            if (swept := _swept(approval, tx.now())) is not None:
+                tx.move(approval.id, approval.state, swept)
+            return tx.approval(approval.id)
 
-        if approval.state in ("pending", "approved"):
-            start = (approval.decided_at or 0.0) + START_WITHIN
-            if self._clock() > (approval.expires_at if approval.state == "pending" else start):
-                await self._journal.write(sweep)
-                return await self._journal.read(lambda tx: tx.approval(approval.id)) or approval
-        return approval
+        return await self._journal.write(sweep) or approval
 
     async def supersede(self, conversation: str) -> list[Approval]:
         """Overtakes what still waits in a conversation; what was approved already goes on."""
@@ -371,7 +371,7 @@ class Gate:
         ended: list[tuple[Pending, Outcome]] = []
         while len(ended) < len(calls):
             rest = calls[len(ended) :]
-            outcome = await _shielded(self._claim(approval, rest, ended))
+            outcome = await self._claim(approval, rest, ended)
             if isinstance(outcome, Preview):
                 fresh = await self.propose(rest, conversation=approval.conversation, by=by, before=outcome)
                 yield [call.call_id for call in rest], fresh
@@ -381,51 +381,84 @@ class Gate:
             if outcome.kind is not Kind.DONE:
                 for call in rest[1:]:
                     yield [call.call_id], Outcome(Kind.NOT_RUN, approval.tool, {"code": "earlier_step"})
-                break
-        await self._close(approval, [outcome for _, outcome in ended])
-
-    async def _close(self, approval: Approval, outcomes: Sequence[Outcome]) -> None:
-        kinds = {outcome.kind for outcome in outcomes}
-        state = "unknown" if Kind.UNKNOWN in kinds else "done" if kinds == {Kind.DONE} else "failed"
-        stored = [outcome.dump() for outcome in outcomes]
-        await self._journal.write(lambda tx: tx.move(approval.id, "executing", state, outcome=stored))
+                return
 
     async def _claim(
         self, approval: Approval, rest: Sequence[Pending], ended: Sequence[tuple[Pending, Outcome]]
     ) -> Outcome | Preview:
-        """Judges everything again as if new, records the attempt, and performs it. A Preview is what had drifted."""
-        call, owner = rest[0], make_owner()
-        target = self._target(call.operation)
+        """Judges everything again as if new, and runs the first of `rest`. A Preview is what had drifted."""
+        owner, target, state = make_owner(), self._target(rest[0].operation), "executing" if ended else "approved"
+
+        def lock(tx: Transaction) -> Context | None:
+            return self._claim_context(tx, approval, ended) if tx.lock(target, owner, self._hold()) else None
+
         for _ in range(100):
-            if await self._journal.write(lambda tx: tx.lock(target, owner, self._hold())):
+            if (context := await self._journal.write(lock)) is not None:
                 break
             await asyncio.sleep(0.1)
         else:
-            return await self._end_unstarted(approval, ended, "failed", {"text": "another change is under way"})
+            await self._journal.write(lambda tx: tx.move(approval.id, state, "failed" if ended else "refused"))
+            return Outcome(Kind.FAILED, approval.tool, {"text": "another change of the campaign is under way"})
+        # Whoever stops the turn before the request has begun stops the request.
+        instead, moved = "failed" if ended else "refused", False
         try:
-            checked = await self._check(approval, rest, ended)
-            if isinstance(checked, Preview):
-                old = "executing" if ended else "approved"
-                moved = await self._journal.write(lambda tx: tx.move(approval.id, old, "drifted"))
-                return checked if moved else Outcome(Kind.NOT_RUN, approval.tool, {"code": "used"})
-            if isinstance(checked, Outcome):
-                state = "refused" if checked.kind is Kind.REFUSED else "failed"
-                return await self._end_unstarted(approval, ended, state, checked.data)
-            operation, preview = checked
-            attempt = self._attempt(Pending(call.call_id, operation), approval.id, approval.conversation, "", preview)
-            if not await self._begin(approval, attempt, owner, first=not ended):
-                current = await self._journal.read(lambda tx: tx.approval(approval.id))
-                return Outcome(Kind.NOT_RUN, approval.tool, {"code": _why(current.state) if current else "used"})
-
-            async def still_valid() -> Outcome | None:
-                return await self._recheck(approval, rest, ended)
-
-            return await self._perform(operation, attempt, preview, owner, still_valid)
+            checked = await self._check(approval, rest, ended, context)
+            if isinstance(checked, tuple):
+                instead = ""
+                return await _shielded(self._run(approval, rest, ended, owner, *checked))
+            instead = "drifted" if isinstance(checked, Preview) else instead
         finally:
-            await self._journal.write(lambda tx: tx.unlock(target, owner))
+            if instead:
+                end = partial(self._let_go, approval=approval, old=state, new=instead, owner=owner, target=target)
+                moved = await _shielded(self._journal.write(end))
+        return checked if moved else Outcome(Kind.NOT_RUN, approval.tool, {"code": "used"})
+
+    @staticmethod
+    def _let_go(tx: Transaction, *, approval: Approval, old: str, new: str, owner: str, target: str) -> bool:
+        """Ends an approval whose request never got an attempt: surely nothing was done."""
+        tx.unlock(target, owner)
+        return tx.move(approval.id, old, new)
+
+    def _claim_context(self, tx: Transaction, approval: Approval, ended: Sequence[tuple[Pending, Outcome]]) -> Context:
+        operation = parse_stored(approval.tool, approval.calls[0]["arguments"])
+        done = [str(call.operation.arguments().get("phoneNumber", "")).lstrip("+") for call, _ in ended]
+        approved = Preview.load(approval.preview)
+        return self._context(tx, operation, own=approval.id, approved=approved, batch_done=done)
+
+    async def _run(
+        self,
+        approval: Approval,
+        rest: Sequence[Pending],
+        ended: Sequence[tuple[Pending, Outcome]],
+        owner: str,
+        operation: Operation,
+        preview: Preview,
+    ) -> Outcome:
+        """From the attempt's record to the outcome's."""
+        call = Pending(rest[0].call_id, operation)
+        attempt = self._attempt(call, approval.id, approval.conversation, "", preview)
+        why = await self._begin(approval, attempt, owner, first=not ended)
+        if why is not None:
+            return Outcome(Kind.NOT_RUN, approval.tool, {"code": why})
+
+        async def still_valid() -> Outcome | None:
+            return await self._recheck(approval, rest, ended)
+
+        def close(tx: Transaction, outcome: Outcome) -> None:
+            if outcome.kind is Kind.DONE and len(rest) > 1:
+                return
+            outcomes = [*(earlier for _, earlier in ended), outcome]
+            state = {Kind.DONE: "done", Kind.UNKNOWN: "unknown"}.get(outcome.kind, "failed")
+            tx.move(approval.id, "executing", state, outcome=[each.dump() for each in outcomes])
+
+        return await self._perform(operation, attempt, preview, owner, still_valid, close)
 
     async def _check(
-        self, approval: Approval, rest: Sequence[Pending], ended: Sequence[tuple[Pending, Outcome]]
+        self,
+        approval: Approval,
+        rest: Sequence[Pending],
+        ended: Sequence[tuple[Pending, Outcome]],
+        context: Context,
     ) -> tuple[Operation, Preview] | Outcome | Preview:
         """Policy, entitlement, arguments, dates and drift. A Preview: the approved one, which no longer holds."""
         approved = Preview.load(approval.preview)
@@ -437,10 +470,8 @@ class Gate:
             return refused
         if self._clock() > approval.expires_at:
             return Outcome(Kind.REFUSED, tool, {"code": "expired_before_start"})
-        done = [str(call.operation.arguments().get("phoneNumber", "")).lstrip("+") for call, _ in ended]
         try:
             fresh_call = parse(tool, rest[0].operation.arguments(), self.reading())
-            context = await self._context(calls[0], own=approval.id, approved=approved, batch_done=done)
             fresh = await self._previewer.preview(calls, context)
         except InvalidCall as error:
             return Outcome(Kind.REFUSED, tool, {"code": "no_longer_valid", "problem": error.problem})
@@ -449,53 +480,49 @@ class Gate:
         except ApiError as error:
             return failed(tool, error)
         same = fresh.fingerprint == approval.fingerprint
-        if done and not same:
-            same = _same_but_removed(approved, fresh, set(done))
-        if same:
-            return fresh_call, approved
-        return approved
+        if ended and not same:
+            same = _same_but_removed(approved, fresh, set(context.batch_done))
+        return (fresh_call, approved) if same else approved
 
     async def _recheck(
         self, approval: Approval, rest: Sequence[Pending], ended: Sequence[tuple[Pending, Outcome]]
     ) -> Outcome | None:
         """The same judgement before another request of the same attempt. None: it may go."""
-        checked = await self._check(approval, rest, ended)
+        context = await self._journal.read(lambda tx: self._claim_context(tx, approval, ended))
+        checked = await self._check(approval, rest, ended, context)
         if isinstance(checked, Preview):
             return Outcome(Kind.DRIFTED, approval.tool, {"campaign": rest[0].operation.campaign})
         return checked if isinstance(checked, Outcome) else None
 
-    async def _begin(self, approval: Approval, attempt: Attempt, owner: str, *, first: bool) -> bool:
-        """Approved becomes executing and the attempt goes on record, in one transaction, or neither does."""
+    async def _begin(self, approval: Approval, attempt: Attempt, owner: str, *, first: bool) -> str | None:
+        """Approved becomes executing and the attempt goes on record, in one transaction, or neither does.
 
-        def begin(tx: Transaction) -> bool:
+        None: it did. Otherwise why not, as the code of a refusal.
+        """
+
+        def begin(tx: Transaction) -> str | None:
             current = tx.approval(approval.id)
-            wanted = "approved" if first else "executing"
-            if current is None or current.state != wanted or not tx.holds(attempt.target, owner):
-                return False
-            if first:
-                late = tx.now() > (current.decided_at or 0.0) + START_WITHIN or tx.now() > current.expires_at
-                if late:
-                    tx.move(approval.id, "approved", "expired")
-                    return False
-                if not tx.move(approval.id, "approved", "executing"):
-                    return False
-            deciders = [d.identity for d in tx.decisions(approval.id) if d.decision == "approve"]
-            if not deciders or any(who.partition(":")[0] not in current.deciders for who in deciders):
-                return False
-            return tx.attempt(replace(attempt, by=",".join(deciders)))
+            if current is None or not tx.holds(attempt.target, owner):
+                return "interrupted"
+            why = self._hindered(tx, current, attempt, first=first)
+            if why is not None:
+                tx.unlock(attempt.target, owner)
+            return why
 
         return await self._journal.write(begin)
 
-    async def _end_unstarted(
-        self, approval: Approval, ended: Sequence[Any], state: str, data: Mapping[str, Json]
-    ) -> Outcome:
-        """Ends an approval whose request never got an attempt: surely nothing was done."""
-        kind = Kind.REFUSED if state == "refused" else Kind.FAILED
-        outcome = Outcome(kind, approval.tool, data)
-        old = "executing" if ended else "approved"
-        # From `approved` only forward: a failure before any attempt is a refusal of this approval.
-        await self._journal.write(lambda tx: tx.move(approval.id, old, "refused" if not ended else "failed"))
-        return outcome
+    def _hindered(self, tx: Transaction, current: Approval, attempt: Attempt, *, first: bool) -> str | None:
+        if current.state != ("approved" if first else "executing"):
+            return _why(current.state)
+        if first and (swept := _swept(current, tx.now())) is not None:
+            tx.move(current.id, "approved", swept)
+            return swept
+        deciders = [d.identity for d in tx.decisions(current.id) if d.decision == "approve"]
+        if not deciders or any(who.partition(":")[0] not in current.deciders for who in deciders):
+            return "refused"
+        if first and not tx.move(current.id, "approved", "executing"):
+            return "used"
+        return None if tx.attempt(replace(attempt, by=",".join(deciders))) else "used"
 
     async def _perform(
         self,
@@ -504,6 +531,7 @@ class Gate:
         preview: Preview | None,
         owner: str,
         still_valid: Callable[[], Coroutine[Any, Any, Outcome | None]] | None = None,
+        close: Callable[[Transaction, Outcome], None] | None = None,
     ) -> Outcome:
         """The request itself, once its attempt is on record, to its recorded outcome."""
         outcome = await self._depart(operation, attempt, preview, still_valid)
@@ -513,6 +541,8 @@ class Gate:
             # What the executor saw is evidence, also after somebody else had to call it unknown.
             tx.end_attempt(attempt.id, state, outcome.dump(), found=("started", "unknown"))
             tx.unlock(attempt.target, owner)
+            if close is not None:
+                close(tx, outcome)
 
         await self._journal.write(end)
         return outcome
@@ -584,7 +614,6 @@ class Gate:
 
         None: the approval waits, or is approved and still in time. A started attempt is given its whole time first.
         """
-        approval = await self.settle(approval)
         match approval.state:
             case "pending" | "approved":
                 return None
@@ -642,6 +671,14 @@ def count_to_type(preview: Preview) -> int:
     if preview.tool == RemoveCampaignAudienceClient.tool():
         return len(preview.arguments)
     return int(audience["unique"] if preview.tool == SendCampaign.tool() else audience["size"])
+
+
+def _swept(approval: Approval, now: float) -> str | None:
+    """What an approval has become by the clock alone: expired while it waited, or approved and never started."""
+    if approval.state == "pending" and now > approval.expires_at:
+        return "expired"
+    late = now > (approval.decided_at or 0.0) + START_WITHIN or now > approval.expires_at
+    return "expired" if approval.state == "approved" and late else None
 
 
 def _why(state: str) -> str:

@@ -208,12 +208,22 @@ _RELEASE = (
     .where((_conversation.c.id == _b("conversation")) & (_conversation.c.owner == _b("mine")))
     .values(owner=None, lease_until=0.0)
 )
+_NAME = (
+    sa.update(_conversation)
+    .where((_conversation.c.id == _b("conversation")) & (_conversation.c.first_words == ""))
+    .values(first_words=_b("words"))
+)
 _EVENTS = (
     sa.select(_event.c.seq, _event.c.kind, _event.c.body, _event.c.by, _event.c.at)
     .where((_event.c.conversation == _b("conversation")) & (_event.c.seq > _b("after")))
     .order_by(_event.c.seq)
 )
 _APPROVAL = sa.select(_approval).where(_approval.c.id == _b("approval"))
+_APPROVALS_OF = (
+    sa.select(_approval)
+    .where((_approval.c.conversation == _b("conversation")) & _approval.c.calls.like(_b("like")))
+    .order_by(_approval.c.requested_at.desc(), _approval.c.id)
+)
 _MOVE = (
     sa.update(_approval)
     .where((_approval.c.id == _b("approval")) & (_approval.c.state == _b("old")))
@@ -311,8 +321,7 @@ class Transaction:
             raise SessionBusy(session=conversation) from None
 
     def name(self, conversation: str, first_words: str) -> None:
-        unnamed = (_conversation.c.id == conversation) & (_conversation.c.first_words == "")
-        self._c.execute(sa.update(_conversation).where(unnamed).values(first_words=first_words[:80]))
+        self._c.execute(_NAME, {"conversation": conversation, "words": first_words[:80]})
 
     def events(self, conversation: str, after: int = 0) -> list[Event]:
         found = self._c.execute(_EVENTS, {"conversation": conversation, "after": after})
@@ -350,6 +359,14 @@ class Transaction:
         if states is not None:
             query = query.where(_approval.c.state.in_(states))
         return [_to_approval(row) for row in self._c.execute(query).mappings()]
+
+    def approval_of(self, conversation: str, call_id: str) -> Approval | None:
+        """The newest approval that covers a call."""
+        rows = self._c.execute(_APPROVALS_OF, {"conversation": conversation, "like": f'%"{call_id}"%'})
+        for row in rows.mappings():
+            if any(call["id"] == call_id for call in from_json(row["calls"])):
+                return _to_approval(row)
+        return None
 
     def move(self, approval_id: str, old: str, new: str, *, outcome: Json = None) -> bool:
         """Compare-and-set of an approval's state; False when it was no longer `old`."""
@@ -528,7 +545,7 @@ class _SqliteRunner:
             jobs = [job for job in batch if job is not None]
             try:
                 if connection is None and jobs:
-                    connection = _open_sqlite(self._url, self._clock)
+                    connection = _open_sqlite(self._url)
                 if connection is not None and jobs:
                     self._commit(connection, jobs)
             except Exception as error:  # every failure belongs to the jobs that waited for it
@@ -539,7 +556,6 @@ class _SqliteRunner:
                     job.loop.call_soon_threadsafe(job.deliver)
         if connection is not None:
             connection.close()
-            connection.engine.dispose()
 
     def _commit(self, connection: sa.Connection, jobs: list[_Job]) -> None:
         begin = "BEGIN IMMEDIATE" if any(job.writes for job in jobs) else "BEGIN"
@@ -588,10 +604,10 @@ class _PoolRunner:
             self._engine.dispose()
 
 
-def _open_sqlite(url: str, clock: Callable[[], float] | None) -> sa.Connection:
+@cache
+def _sqlite_engine(url: str) -> sa.Engine:
+    """One engine a file: it pools nothing, but remembers how every statement is compiled."""
     engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args={"timeout": 30, "check_same_thread": False})
-    if (path := engine.url.database) and path != ":memory:":
-        os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
 
     # The driver's own BEGIN is deferred, so that two writers could meet at an upgrade of their locks.
     @sa.event.listens_for(engine, "connect")
@@ -601,6 +617,13 @@ def _open_sqlite(url: str, clock: Callable[[], float] | None) -> sa.Connection:
             connection.execute(f"PRAGMA {pragma}").close()
         _switch_to_wal(connection)
 
+    return engine
+
+
+def _open_sqlite(url: str) -> sa.Connection:
+    engine = _sqlite_engine(url)
+    if (path := engine.url.database) and path != ":memory:":
+        os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
     connection = engine.connect()
     try:
         _migrate(connection)

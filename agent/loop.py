@@ -5,7 +5,7 @@ import contextlib
 import json
 import re
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import takewhile
@@ -570,7 +570,7 @@ class Agent:
         if all(isinstance(p, Outcome) or p.risk is Risk.READ for p in parsed):
             for call in calls:
                 yield ToolCalled(call.id, call.name, _arguments(call))
-            outcomes = await asyncio.gather(*(self._read(call, p) for call, p in zip(calls, parsed, strict=True)))
+            outcomes = await self._read_all(calls, parsed)
             transcript.add(message)
             for call, outcome in zip(calls, outcomes, strict=True):
                 yield self._record_one(session, transcript, call, outcome)
@@ -578,24 +578,32 @@ class Agent:
         transcript.add(message)
         for call in calls:
             yield ToolCalled(call.id, call.name, _arguments(call))
-        async for event in self._open_calls(session, transcript, by):
+        async for event in self._open_calls(session, transcript, by, new={call.id for call in calls}):
             yield event
 
     async def _open_calls(
-        self, session: str, transcript: Transcript, by: Identity, *, moved_on: bool = False
+        self,
+        session: str,
+        transcript: Transcript,
+        by: Identity,
+        *,
+        new: Collection[str] = (),
+        moved_on: bool = False,
     ) -> AsyncGenerator[AgentEvent]:
         """Answers the calls that lack an answer, in their order, until one waits for a person.
 
-        `moved_on`: a new message has come, so that nothing new is begun; what was begun is brought to its end.
+        `new` are ids of calls that were just made, so that nothing can be on record of them. `moved_on`: a new message
+        has come, so that nothing new is begun; what was begun is brought to its end.
         """
         while transcript.open:
             head, count = transcript.open[0], len(transcript.open)
             if reads := [*takewhile(self._is_read, transcript.open)]:
-                outcomes = await asyncio.gather(*(self._read(call, self._parse(call)) for call in reads))
+                outcomes = await self._read_all(reads, [self._parse(call) for call in reads])
                 async for event in self._record(session, transcript, list(zip(reads, outcomes, strict=True))):
                     yield event
                 continue
-            if (approval := await self._approval_of(session, head)) is not None:
+            approval = None if head.id in new else await self._approval_of(session, head)
+            if approval is not None:
                 steps = self._decided(session, transcript, head, approval, by)
             elif (outcome := await self._ungated(session, transcript, head, by, moved_on)) is not None:
                 steps = self._record(session, transcript, [(head, outcome)])
@@ -629,12 +637,12 @@ class Agent:
     ) -> AsyncGenerator[AgentEvent]:
         """A call with an approval: it waits on, runs now that it was approved, or is told how it ended."""
         stored = next(call["arguments"] for call in approval.calls if call["id"] == head.id)
+        approval = await self.gate.settle(approval)
         ended = await self.gate.recover(approval, Pending(head.id, parse_stored(approval.tool, stored)))
         if ended is not None:
             async for event in self._record(session, transcript, [(head, ended)]):
                 yield event
             return
-        approval = await self.gate.settle(approval)
         if approval.state == "pending":
             yield self._asked(session, approval)
         if approval.state != "approved":
@@ -735,6 +743,11 @@ class Agent:
             return Outcome(Kind.REFUSED, call.name, {"code": "same_again"})
         return self.gate.refuse(parsed)
 
+    async def _read_all(self, calls: Sequence[Call], parsed: Sequence[Operation | Outcome]) -> list[Outcome]:
+        if len(calls) == 1:
+            return [await self._read(calls[0], parsed[0])]
+        return await asyncio.gather(*(self._read(call, p) for call, p in zip(calls, parsed, strict=True)))
+
     async def _read(self, call: Call, parsed: Operation | Outcome) -> Outcome:
         if isinstance(parsed, Outcome):
             return parsed
@@ -794,8 +807,7 @@ class Agent:
         return said.outcome(outcome.tool, outcome.kind.value, {k: v for k, v in data.items() if k != "tool"})
 
     async def _approval_of(self, session: str, call: Call) -> Approval | None:
-        found = await self.journal.read(lambda tx: tx.approvals(conversation=session, limit=50))
-        return next((a for a in found if any(c["id"] == call.id for c in a.calls)), None)
+        return await self.journal.read(lambda tx: tx.approval_of(session, call.id))
 
     # Messages.
 

@@ -16,7 +16,8 @@ import agent.errors
 from agent.errors import AgentError
 from agent.gate import Kind
 from agent.operations import OPERATIONS
-from agent.prompts import Words, guess_language, visible, visible_lines
+from agent.prompts import Words, guess_language
+from agent.visible import visible, visible_lines
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [path for path in (ROOT / "agent").rglob("*.py") if "sandbox" not in path.parts]

@@ -29,7 +29,12 @@ CAMPAIGNS = [
     {"id": "cmpCita", "title": "Recordatorio de cita", "category": "utility", "templateName": "saludo_simple"},
     {"id": "cmpBuenFin", "title": "Buen Fin 2026", "category": "marketing", "templateName": "buen_fin_2026"},
     {"id": "cmpEncuesta", "title": "Encuesta de satisfacción", "category": "marketing"},
-    {"id": "cmpBienvenida", "title": "Bienvenida clientes nuevos", "category": "marketing", "templateName": "bienvenida_cliente"},
+    {
+        "id": "cmpBienvenida",
+        "title": "Bienvenida clientes nuevos",
+        "category": "marketing",
+        "templateName": "bienvenida_cliente",
+    },
 ]
 
 
@@ -57,7 +62,9 @@ class Talk:
     async def go_on(self) -> Call | str:
         """To the next words, or to the next call that is no look-up."""
         while True:
-            pieces = [piece async for piece in RuleModel(clock=lambda: NOW).complete(json.dumps(self.messages).encode())]
+            pieces = [
+                piece async for piece in RuleModel(clock=lambda: NOW).complete(json.dumps(self.messages).encode())
+            ]
             completion = pieces[-1]
             assert isinstance(completion, Completion)
             assert "".join(piece for piece in pieces[:-1] if isinstance(piece, str)) == completion.text
@@ -77,7 +84,10 @@ class Talk:
             shown = self.campaigns[offset : offset + self.page]
             more = offset + self.page < len(self.campaigns)
             pagination = {"limit": 200, "offset": offset, "hasMore": False}
-            answer: dict[str, Any] = {"outcome": "done", "result": {"workspaces": [{"campaigns": shown, "pagination": pagination}]}}
+            answer: dict[str, Any] = {
+                "outcome": "done",
+                "result": {"workspaces": [{"campaigns": shown, "pagination": pagination}]},
+            }
             if more:
                 answer |= {"omitted": len(self.campaigns) - offset - self.page, "next_offset": offset + self.page}
             self.tool(answer)
@@ -246,7 +256,7 @@ async def test_texts_of_the_api_are_only_data() -> None:
         "can you clear audiences?",
         "¿qué pasa si borro promo verano?",
         "what would happen if I delete promo verano?",
-        "my colleague said \"delete Buen Fin 2026\", is that a good idea?",
+        'my colleague said "delete Buen Fin 2026", is that a good idea?',
         "should I delete promo verano?",
         "¿cómo borro promo verano?",
         "voy a borrar promo verano mañana",
@@ -288,7 +298,9 @@ async def test_create_then_add() -> None:
     talk = Talk()
     call = await talk.say('crea la campaña "Posada" de marketing y agrega a Ana Ruiz 55 0010 0001')
     called(call, "create_campaign", title="Posada", category="marketing")
-    call = await talk.answer("done", fact="...", result={"status": "success", "data": {"id": "cmpNew", "title": "Posada"}})
+    call = await talk.answer(
+        "done", fact="...", result={"status": "success", "data": {"id": "cmpNew", "title": "Posada"}}
+    )
     clients = [{"phoneNumber": "+525500100001", "name": "Ana Ruiz"}]
     called(call, "add_campaign_audience", campaignId="cmpNew", clients=clients)
     told(await talk.answer("done", result={"data": {"addedCount": 1}}), "«Posada»", "1 persona")
@@ -296,8 +308,11 @@ async def test_create_then_add() -> None:
 
 async def test_add_then_send_to_the_one_just_created() -> None:
     talk = Talk()
-    await talk.say("create a marketing campaign called \"Mugs\" with template saludo_simple")
-    told(await talk.answer("done", result={"data": {"id": "cmpMugs", "title": "Mugs", "templateName": "saludo_simple"}}), "Mugs")
+    await talk.say('create a marketing campaign called "Mugs" with template saludo_simple')
+    told(
+        await talk.answer("done", result={"data": {"id": "cmpMugs", "title": "Mugs", "templateName": "saludo_simple"}}),
+        "Mugs",
+    )
     talk.campaigns = [*CAMPAIGNS, {"id": "cmpMugs", "title": "Mugs", "templateName": "saludo_simple"}]
     call = await talk.say("add Luis Mora 55 0010 0001 to it and send it from Ventas CDMX")
     clients = [{"phoneNumber": "+525500100001", "name": "Luis Mora"}]
@@ -345,7 +360,10 @@ async def test_lists_show_titles_and_whether_more_exist() -> None:
     called(await talk.say("show me the first 2 campaigns"), "list_campaigns", limit=2)
     page = {"limit": 2, "offset": 0, "hasMore": True}
     text = told(await talk.answer("done", result={"workspaces": [{"campaigns": CAMPAIGNS[:2], "pagination": page}]}))
-    assert "- Promo Verano 2026 · marketing · promo\\_verano · cmpPromo" in text or "- Promo Verano 2026 · marketing · promo_verano · cmpPromo" in text
+    assert (
+        "- Promo Verano 2026 · marketing · promo\\_verano · cmpPromo" in text
+        or "- Promo Verano 2026 · marketing · promo_verano · cmpPromo" in text
+    )
     assert "skip the first 2" in text
 
 
@@ -354,7 +372,11 @@ async def test_audience_shows_names_and_phones() -> None:
     called(await talk.say("¿quiénes están en promo verano?"), "get_campaign_audience", campaignId="cmpPromo")
     clients = [{"name": "Ana", "phoneNumber": "525500100001"}]
     page = {"limit": 50, "offset": 0, "hasMore": False}
-    told(await talk.answer("done", result={"workspaces": [{"clients": clients, "pagination": page}]}), "1 persona", "- Ana · 525500100001")
+    told(
+        await talk.answer("done", result={"workspaces": [{"clients": clients, "pagination": page}]}),
+        "1 persona",
+        "- Ana · 525500100001",
+    )
 
 
 async def test_no_list_no_guess() -> None:

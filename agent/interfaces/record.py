@@ -6,7 +6,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from agent.journal import Event, Transaction
-from agent.prompts import visible
+from agent.visible import visible
 
 
 def record(tx: Transaction, session: str | None, limit: int) -> list[dict[str, Any]]:

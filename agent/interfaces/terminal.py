@@ -14,7 +14,8 @@ from agent.journal import Approval
 from agent.loop import Agent, AgentEvent, ApprovalAsked, Failed, Progress, Reply, Text, ToolCalled, ToolResult, Usage
 from agent.operations import OPERATIONS, describe
 from agent.preview import Preview
-from agent.prompts import Card, Words, visible, visible_lines
+from agent.prompts import Card, Words
+from agent.visible import visible, visible_lines
 
 Ask = Callable[[str], Awaitable[str]]
 """Asks one question on the terminal. Raises EOFError or KeyboardInterrupt when the person leaves it."""

@@ -34,6 +34,7 @@ from agent.sandbox.slots import (
     names_a_day,
     split_values,
     template_named,
+    tokens,
     variables,
 )
 from agent.sandbox.words import COMMAND, fold
@@ -195,33 +196,43 @@ _NOMINAL = {
     "modificacion": "change", "actualizacion": "change", "cambio": "change", "vaciado": "clear", "alta": "add",
     "baja": "remove", "incorporacion": "add", "programacion": "send", "retiro": "remove", "limpieza": "clear",
 }  # fmt: skip
-_LIGHT = words._set(
+_LIGHT = words.word_set(
     "haz haga hagan hacer proceda procede proceder proceed realiza realice realizar efectua efectue ejecuta ejecute "
     "solicito solicita requiero necesito quiero quisiera request need want do autoriza favor please da dale den dar "
     "echate programa programe programar schedule perform carry hagamos ejecutar iniciar inicia start tramita gestiona "
     "apoyas apoyame ayudame ayudas urge pido solicitamos"
 )
-_SUBORDINATE = words._set("antes before despues after al sin without tras luego-de")
-_PRONOUN_BEFORE = words._set("i we they he she who it")
-_FUTURE = re.compile(r"\b(voy a|vas a|va a|van a|iba a|ibamos a|i will|i'll|we'll|we will|(i'm|im|i am|we're|we are|he's|she's|they're) (going|gonna)( to)?|who's (going|gonna)( to)?)\b( \w+)?$")
-_STARTERS = words._set("please pls plz kindly just now then also ok okay hey hi hello let's lets ahead thanks simply yeah so yes me help go "
-                       "us bro dude man buddy mate pal guys team thx right say first finally instead again today tomorrow")  # fmt: skip
-_FILLERS = words._set("por favor porfa porfavor hola oye y ahora ya entonces luego bueno ok buenas buenos dias tardes noches xfa pues mejor "
-                      "este eh plis gracias va sale primero a ver oiga disculpa o tambien")  # fmt: skip
-_LEADS = words._set(
-    "quiero quisiera queremos necesito necesitamos ocupo ocupamos requiero requerimos deseo gustaria urge hay tengo tenemos toca favor puedes "
-    "podrias podria podrian pueden puede ayudas ayudame ayuda ayudes vamos posible procede proceda solicito pido debe deben apoyas apoyame "
-    "trata encargate falta faltaria apoyes ayudar ayude haces ve vete queria necesitaria"
+_SUBORDINATE = words.word_set("antes before despues after al sin without tras luego-de")
+_PRONOUN_BEFORE = words.word_set("i we they he she who it")
+_FUTURE = re.compile(
+    r"\b(voy a|vas a|va a|van a|iba a|ibamos a|i will|i'll|we'll|we will|(i'm|im|i am|we're|we are|he's|she's|"
+    r"they're) (going|gonna)( to)?|who's (going|gonna)( to)?)\b( \w+)?$"
 )
-_BEFORE_TO = words._set("want need like you please have got possible us me love able wanna proceed ready i'd ought time want's "
+_STARTERS = words.word_set("please pls plz kindly just now then also ok okay hey hi hello let's lets ahead thanks "
+    "simply yeah so yes me help go "
+                       "us dale darle bro dude man buddy mate pal guys team thx right say first finally instead "
+                       "again today tomorrow")  # fmt: skip
+_FILLERS = words.word_set("por favor porfa porfavor hola oye y ahora ya entonces luego bueno ok buenas buenos dias "
+    "tardes noches xfa pues mejor "
+                      "este eh plis gracias va sale primero a ver oiga disculpa o tambien")  # fmt: skip
+_LEADS = words.word_set(
+    "quiero quisiera queremos necesito necesitamos ocupo ocupamos requiero requerimos deseo gustaria urge hay "
+    "tengo tenemos toca favor puedes "
+    "podrias podria podrian pueden puede ayudas ayudame ayuda ayudes vamos posible procede proceda solicito pido "
+    "debe deben apoyas apoyame "
+    "trata encargate falta faltaria encargo urgente apoyes ayudar ayude haces ve vete queria necesitaria"
+)
+_LINKS = words.word_set("me te nos que a de hacer el la favor se hacerlo usted es tu ir esto eso mi les le")
+_BEFORE_TO = words.word_set("want need like you please have got possible love able wanna proceed ready i'd ought "
+    "time want's "
                         "'d campaign wish try it")  # fmt: skip
-_BREAKS = words._set(", ; . : ! ? ( ) | -")
+_BREAKS = words.word_set(", ; . : ! ? ( ) | -")
 _PARTICLES = {
     "take": {"out": "remove", "off": "remove", "away": "remove", "down": "remove"},
     "get": {"off": "remove", "out": "remove", "rid": "remove", "into": "add", "in": "add", "onto": "add", "on": "add"},
     "pull": {"from": "remove", "out": "remove", "off": "remove"},
     "throw": {"out": "remove", "away": "remove", "in": "add", "into": "add"},
-    "sign": {"up": "add"}, "put": {"together": "create", "out": "send"}, "kick": {"off": "send", "out": "remove"},
+    "sign": {"up": "add"}, "jot": {"down": "add"}, "write": {"down": "add"}, "put": {"together": "create", "out": "send"}, "kick": {"off": "send", "out": "remove"},
     "turn": {"into": "change"}, "go": {"out": "send"}, "goes": {"out": "send"}, "going": {"out": "send"}, "roll": {"out": "send"},
     "bring": {"in": "add"}, "bump": {"off": "remove"}, "cut": {"from": "remove", "out": "remove"},
     "leave": {"without": "clear", "out": "remove"}, "set": {"up": "create"}, "spin": {"up": "create"}, "fire": {"up": "create"},
@@ -232,7 +243,8 @@ _PARTICLES = {
 _PHRASES = (
     (r"\bd(?:a|e|en|ar|ame|anos)(?:me|le|nos|te|se)?(?:lo|la|los|las|le)? de baja\b", "elimina"),
     (r"\b(?:every|each|any)(?: single)? campaign\b|\b(?:alguna|cada|ninguna) campana\b", "campaigns"),
-    (r"\bget rid of\b", "delete"), (r"\bdo away with\b", "delete"), (r"\bdeshaz\w* de\b|\bdeshacer\w* de\b|\bdeshagan?se de\b", "elimina"),
+    (r"\bget rid of\b", "delete"), (r"\bdo away with\b", "delete"), (r"\bdeshaz\w* de\b|\bdeshacer\w* de\b|"
+        r"\bdeshagan?se de\b", "elimina"),
     
     (r"\b(da|dar|de|dame|dale|den|dele|des|darle?) de alta\b", "registra"),
     (r"\b(da|dar|dale|dele) cran\b", "elimina"),
@@ -240,7 +252,8 @@ _PHRASES = (
     (r"\bsac(a|ar|ame|alo|ue) (el|un) envio\b", "manda"), (r"\b(echa|echale|echar) un (ojo|vistazo)\b", "muestra"),
     (r"\btake a look at\b", "show"), (r"\b(set|spin|fire) up\b", "create"), (r"\bput together\b", "create"),
     (r"\b(bring|pull) up\b", "show"), (r"\bhave a look at\b", "show"), (r"\bgo through\b", "show"), (r"\blook up\b", "show"),
-    (r"\b(echa(te|me|le|melo)?|avienta(te|me)?|haz(me)?|hagan?(me)?|realiza|realice|efectua|ejecuta|dale) (el|un) (envio|lanzamiento|disparo)\b", "manda"),
+    (r"\b(echa(te|me|le|melo)?|avienta(te|me)?|haz(me)?|hagan?(me)?|realiza|realice|efectua|ejecuta|dale) (el|un) "
+        r"(envio|lanzamiento|disparo)\b", "manda"),
     (r"\b(kick|roll|get) off\b(?= (?:the )?(?:send|campaign|\ue000))", "send"),
     (r"\bthe send\b", "manda"), (r"\bthe sending\b", "manda"), (r"\bsend[- ]?out\b", "send"),
     (r"\bthe launch\b", "launch"), (r"\bquick q\b", ""), (r"\bda(le|r|me)? (salida|luz verde) a\b", "manda"),
@@ -250,8 +263,10 @@ _PHRASES = (
 def canonical(masked: str) -> str:
     """Idioms by the plain verb they stand for, at the same positions."""
     for pattern, instead in _PHRASES:
+
         def same_length(match: re.Match[str], instead: str = instead) -> str:
             return instead.ljust(len(match[0]))[: max(len(match[0]), len(instead))]
+
         masked = re.sub(pattern, same_length, masked)
     return masked
 
@@ -262,7 +277,7 @@ class Sentence:
     def __init__(self, heard: Heard) -> None:
         self.heard = heard
         self.masked = canonical(heard.masked)
-        from agent.sandbox.slots import tokens
+
         self.tokens: list[Token] = tokens(self.masked)
         self.list = [token.word for token in self.tokens]
         self.acts: list[Act] = []
@@ -281,7 +296,7 @@ class Sentence:
         nominal = word in _NOMINAL and self._light_before(at)
         if nominal:
             families = {_NOMINAL[word]}
-        if re.search("[éó]$", original) and not word.endswith(("me", "te", "le", "se", "lo")) or self._is_surname(at):
+        if (re.search("[éó]$", original) and not word.endswith(("me", "te", "le", "se", "lo"))) or self._is_surname(at):
             families, told = set(), families | told
         passive = not families and told and self._is_passive_order(at)
         if passive:
@@ -303,23 +318,44 @@ class Sentence:
             return False
         token, last = self.tokens[at], self.tokens[at - 1]
         text = self.heard.text
-        both = text[token.start].isupper() and text[last.start].isupper() and not text[token.start : token.end].isupper()
+        both = (
+            text[token.start].isupper() and text[last.start].isupper() and not text[token.start : token.end].isupper()
+        )
         return both and last.word.isalpha() and last.word not in words.known_words() and last.word not in words.verbs()
 
     def _is_passive_order(self, at: int) -> bool:
         """ "needs to be deleted", "have it removed", "que sea eliminada": an order told as a result."""
         before = self._clause_before(at, 9) or [""]
         if self.list[at].endswith("ing"):
-            return before[0] in ("mind", "request", "requesting") or before[:2] in (["with", "proceed"], ["with", "ahead"])
+            return before[0] in ("mind", "request", "requesting") or before[:2] in (
+                ["with", "proceed"],
+                ["with", "ahead"],
+            )
         if before[0] == "be" or before[1:2] == ["be"]:
             asks = {"needs", "need", "must", "has", "should", "that", "request", "please", "want"}
-            return bool(set(before) & asks) and not set(before) & {"will", "would", "might", "was", "going", "could", "may", "can"}
+            return bool(set(before) & asks) and not set(before) & {
+                "will",
+                "would",
+                "might",
+                "was",
+                "going",
+                "could",
+                "may",
+                "can",
+            }
         if before[0] in ("sea", "ser", "quede", "quedar", "sean"):
-            return bool(set(before) & {"quiero", "necesito", "debe", "solicito", "requiero", "favor", "ocupo", "que", "deben"})
+            return bool(
+                set(before) & {"quiero", "necesito", "debe", "solicito", "requiero", "favor", "ocupo", "que", "deben"}
+            )
         far = list(reversed(self.list[max(0, at - 14) : at]))
         lead = next((i for i, word in enumerate(far) if word in ("have", "get", "want", "need")), 0)
         naming = self.list[at] in ("called", "named", "titled", "used")
-        if not lead or naming or not self.list[at].endswith(("ed", "sent")) or {"by", "was", "were", "not"} & set(far[:lead]):
+        if (
+            not lead
+            or naming
+            or not self.list[at].endswith(("ed", "sent"))
+            or {"by", "was", "were", "not"} & set(far[:lead])
+        ):
             return False
         start = far[lead + 1 : lead + 2]
         wants = far[lead] in ("want", "need", "get") and start in (["i"], ["we"])
@@ -341,7 +377,7 @@ class Sentence:
         return set()
 
     def _light_before(self, at: int) -> bool:
-        return bool(set(self.list[max(0, at - 4) : at]) & _LIGHT) or at <= 1 and self.list[at] != "envio"
+        return bool(set(self.list[max(0, at - 4) : at]) & _LIGHT) or (at <= 1 and self.list[at] != "envio")
 
     def _clause_before(self, at: int, reach: int) -> list[str]:
         before: list[str] = []
@@ -357,7 +393,9 @@ class Sentence:
             return False
         if before[:2] == ["no", "ya"] or "problema" in before or "problem" in before:
             return True
-        clitic = re.search(r"(la|lo|las|los|le|les|me)$", self.list[at]) and not re.search(r"[aei]r(me|te|se)?l[aoe]s?$", self.list[at])
+        clitic = re.search(r"(la|lo|las|los|le|les|me)$", self.list[at]) and not re.search(
+            r"[aei]r(me|te|se)?l[aoe]s?$", self.list[at]
+        )
         imperative = clitic and self.list[at] not in words.known_words() and before[0] not in words.NEGATIONS
         return not (imperative and not set(before[:2]) & words.NEGATIONS)
 
@@ -374,7 +412,8 @@ class Sentence:
         if families <= {"show"}:
             return False
         if word in words.english_bases() or word in _PARTICLES:
-            return families != {"put"} and self._told_in_english(before)
+            goes_out = word in ("go", "goes") and before[0] in ("should", "must", "to")
+            return families != {"put"} and not goes_out and self._told_in_english(before)
         if re.search(r"[aei]r(me|te|se|nos)?(l[aoe]s?)?$", word):
             return self._told_infinitive(before)
         return self._told_in_spanish(before, word)
@@ -382,7 +421,7 @@ class Sentence:
     def _told_in_english(self, before: list[str]) -> bool:
         last, rest = before[0], before[1:]
         if last == "to":
-            return not rest or rest[0] not in _BEFORE_TO and rest[0] not in MARKS and not self.heard.phones
+            return not rest or (rest[0] not in _BEFORE_TO and rest[0] not in MARKS and not self.heard.phones)
         if last in ("you", "u", "we"):
             return not set(rest[:2]) & _MODALS
         noun = last in words.CAMPAIGN | words.AUDIENCE and bool(set(rest) & set(MARKS))
@@ -394,16 +433,21 @@ class Sentence:
         if all(word in _FILLERS or word in MARKS for word in before):
             return before[0] == "por"
         lead = next((at for at, word in enumerate(before) if word in _LEADS), None)
+        between = before[: lead or 0]
+        if not all(word in _FILLERS or word in _LINKS or word.endswith("mente") for word in between):
+            return True
         if lead is None or (before[0] == "de" and before[lead] not in ("favor", "trata", "encargate", "haces")):
             return True
         usted = before[lead] in ("puede", "podria", "pueden", "podrian", "debe", "deben")
-        return usted and not all(word in _FILLERS or word in ("se", "me", "nos", "usted") for word in before[lead + 1 :])
+        return usted and not all(
+            word in _FILLERS or word in ("se", "me", "nos", "usted") for word in before[lead + 1 :]
+        )
 
     @staticmethod
     def _told_in_spanish(before: list[str], word: str) -> bool:
         if before[0] in ("quien", "quienes", "ella", "ellos", "ellas", "nadie", "alguien", "un", "el", "los", "si"):
             return True
-        if before[0] == "se" or before[1:2] == ["se"] and before[0] in ("le", "les", "lo", "la"):
+        if before[0] == "se" or (before[1:2] == ["se"] and before[0] in ("le", "les", "lo", "la")):
             return word in words.indicatives() or not ("que" in before[:4] or len(before) == 1)
         if before[0] == "que" and word in words.indicatives():
             return True
@@ -435,8 +479,12 @@ class Sentence:
         for at in positions:
             word = self.list[at]
             before = self.list[at - 1] if at else ""
-            oblique = not back and before in ("de", "del", "from", "of", "a", "en", "in", "off", "to", "al", "out") and not act.nominal
-            if word in "." and not back or (word in (",", ";") and fallback and not back):
+            oblique = (
+                not back
+                and before in ("de", "del", "from", "of", "a", "en", "in", "off", "to", "al", "out")
+                and not act.nominal
+            )
+            if (word in "." and not back) or (word in (",", ";") and fallback and not back):
                 break
             kind = self._kind(at, act)
             if kind in ("campaign", "audience") and oblique and kind == "campaign" and at - act.at > 1:
@@ -491,9 +539,35 @@ class Sentence:
 
     def _possessive(self, at: int) -> str:
         """ "promo verano's audience": what belongs to the campaign at `at`."""
-        skip = {"'", "s", "campaign", "whole", "entire", "full", "complete", "contact", "all", "current", "its", "recipient", "client", "customer"}
+        skip = {
+            "'",
+            "s",
+            "campaign",
+            "whole",
+            "entire",
+            "full",
+            "complete",
+            "contact",
+            "all",
+            "current",
+            "its",
+            "recipient",
+            "client",
+            "customer",
+        }
         rest = self.list[at + 1 : at + 7]
-        if not rest or rest[0] not in ("'", "campaign", "audience", "contact", "contacts", "clients", "recipients", "people", "recipient", "audiencia"):
+        if not rest or rest[0] not in (
+            "'",
+            "campaign",
+            "audience",
+            "contact",
+            "contacts",
+            "clients",
+            "recipients",
+            "people",
+            "recipient",
+            "audiencia",
+        ):
             return ""
         for word in rest:
             if word in words.AUDIENCE or word == "list":
@@ -505,8 +579,9 @@ class Sentence:
         return ""
 
 
-_MODALS = words._set("can could will would do please may might")
-_WANT = words._set("quiero quisiera necesito ocupo requiero requiere queremos necesitamos want need like let's lets deseo urge "
+_MODALS = words.word_set("can could will would do please may might")
+_WANT = words.word_set("quiero quisiera necesito ocupo requiero requiere queremos necesitamos want need like let's "
+    "lets deseo urge "
                    "gustaria ocupamos have solicito")  # fmt: skip
 
 
@@ -515,12 +590,17 @@ def decide(sentence: Sentence) -> Frame:
     chosen = _candidate(sentence)
     if chosen in READS:
         spoken = (sentence.families | sentence.mentioned).union(*(act.families for act in sentence.negated))
-        told = spoken & {"remove", "clear", "send"} and "show" not in sentence.families and chosen == "get_campaign"
+        only_told = "show" not in sentence.families or re.search(r"\b(remind|recuerda|recuerdame)\b", sentence.masked)
+        told = spoken & {"remove", "clear", "send"} and only_told and chosen == "get_campaign"
         return Frame(why="hypothetical") if told and words.HYPOTHETICAL.search(sentence.masked) else Frame(chosen)
     blocked = _guard(sentence)
     if blocked and (chosen or sentence.negated or sentence.mentioned - {"show"} or blocked == "capability"):
         read = _read(sentence)
-        if read and (sentence.families & {"show"} or blocked != "capability") and not (sentence.negated or sentence.families - {"show"}):
+        if (
+            read
+            and (sentence.families & {"show"} or blocked != "capability")
+            and not (sentence.negated or sentence.families - {"show"})
+        ):
             return Frame(read)
         return Frame(why=blocked)
     if chosen in DESTRUCTIVE and _is_for_later(sentence):
@@ -535,7 +615,9 @@ DESTRUCTIVE = ("delete_campaign", "clear_campaign_audience", "remove_campaign_au
 
 def _is_for_later(sentence: Sentence) -> bool:
     """A date after the verb: only sends can be scheduled. "hoy" is no date."""
-    first = min((act.at for act in sentence.acts if act.families & {"remove", "clear", "off"}), default=len(sentence.list))
+    first = min(
+        (act.at for act in sentence.acts if act.families & {"remove", "clear", "off"}), default=len(sentence.list)
+    )
     for at in range(first + 1, len(sentence.list)):
         if sentence.list[at] in ".;!":
             return False
@@ -553,15 +635,43 @@ def _guard(sentence: Sentence) -> str:
     plain = re.sub(words.POLITE_CONDITION, " ", plain)
     if words.HYPOTHETICAL.search(plain) or words.CONDITION.search(plain):
         return "hypothetical"
-    if words.REPORTED.search(plain):
+    if _is_reported(sentence):
         return "reported"
     specific = sentence.has_ref() or set(sentence.list) & {PHONE, QUOTE, REF} or _points_back(sentence)
     asks = "?" in sentence.heard.text or words.POSSIBLE.match(re.sub(r"^\W+", "", plain))
-    if words.POSSIBLE.search(plain) and asks and not specific and not re.search(r"\b(una|un|an?|nueva|new)\b.{0,40}\bcampa(ign|na)\b", plain):
+    if (
+        words.POSSIBLE.search(plain)
+        and asks
+        and not specific
+        and not re.search(r"\b(una|un|an?|nueva|new)\b.{0,40}\bcampa(ign|na)\b", plain)
+    ):
         return "capability"
-    if words.POSSIBLE.search(plain) and asks and not specific and not re.search(r"\b(me|nos|for me|por favor|please)\b", plain):
+    if (
+        words.POSSIBLE.search(plain)
+        and asks
+        and not specific
+        and not re.search(r"\b(me|nos|for me|por favor|please)\b", plain)
+    ):
         return "capability"
     return ""
+
+
+def _is_reported(sentence: Sentence) -> bool:
+    """ "she said delete it", but not "she said she wants out, remove her": an order after a comma is the speaker's."""
+    if re.search(r"\b(diga|digan|diciendo|saying)\b", sentence.masked) and sentence.families & {
+        "remove",
+        "clear",
+        "send",
+    }:
+        return True
+    found = [match.end() for match in words.REPORTED.finditer(sentence.masked)]
+    if not found:
+        return False
+    starts = [sentence.tokens[act.at].start for act in sentence.acts if act.families - {"show"}]
+    between = [
+        sentence.masked[max(end for end in found if end <= start) : start] for start in starts if found[0] <= start
+    ]
+    return not (starts and between and all(re.search(r"\w+\W+\w+[^,;.]*[,;.]", part) for part in between))
 
 
 def _other_is_asked(sentence: Sentence) -> bool:
@@ -580,12 +690,16 @@ def _points_back(sentence: Sentence) -> bool:
     """ "esa campaña", "it", "bórrala": something named before."""
     plain = sentence.masked
     if re.search(
-        r"\b(es[ae]|est[ae]|dicha|misma|mism[ao]|aquella|that|this|same|it|its|la anterior|la ultima que|just (created|made)|"
-        r"acabo de|acabas de|recien cread[ao]|the one|su|ella|la nueva|the new one)\b", plain
+        r"\b(es[ae]|est[ae]|dicha|misma|mism[ao]|aquella|that|this|same|it|its|la anterior|la ultima que|just "
+        r"(created|made)|"
+        r"acabo de|acabas de|recien cread[ao]|the one|su|ella|la nueva|the new one)\b",
+        plain,
     ):
         return True
     return any(
-        re.search(r"(r|a|e|o|n)(me|te|se|nos|le)?(la|lo|le)$", act.word) and len(act.word) > 4 and act.word in words.verbs()
+        re.search(r"(r|a|e|o|n)(me|te|se|nos|le)?(la|lo|le)$", act.word)
+        and len(act.word) > 4
+        and act.word in words.verbs()
         and act.word not in words.known_words()
         for act in (*sentence.acts, *sentence.negated)
     ) or bool(re.search(r"\b(la|lo|le) (borr|elimin|mand|envi|cambi|quit|vaci|lanz|program|actualiz)\w+", plain))
@@ -671,11 +785,21 @@ def _unknown_between(sentence: Sentence, acts: Sequence[Act]) -> bool:
 
 def _emptying(sentence: Sentence) -> str:
     """An empty audience asked for without a verb that empties: "necesito audiencia vacía", "déjala sin gente"."""
-    if sentence.negated or not (sentence.families & {"put", "change", "create"} or set(sentence.list) & (_WANT | {"leave"})):
+    if sentence.negated or not (
+        sentence.families & {"put", "change", "create"} or set(sentence.list) & (_WANT | {"leave"})
+    ):
         return ""
-    people = "audiencia|audience|contactos|contacts|gente|nadie|people|clientes|clients|destinatarios|recipients|personas|members|miembros"
-    wanted = rf"\b(sin (?:ningun[oa]? )?(?:{people}|contacto|persona|cliente)|en (?:cero|ceros|blanco)|vaci[ao]s?|empty|at zero|to zero|a cero|with no(?:body| one)?|no (?:people|contacts|recipients))\b"
-    if re.search(wanted, sentence.masked) and (sentence.has(words.AUDIENCE | {"nadie", "nobody"}) or "put" in sentence.families):
+    people = (
+        "audiencia|audience|contactos|contacts|gente|nadie|people|clientes|clients|destinatarios|recipients|"
+        "personas|members|miembros"
+    )
+    wanted = (
+        rf"\b(sin (?:ningun[oa]? )?(?:{people}|contacto|persona|cliente)|en (?:cero|ceros|blanco)|vaci[ao]s?|empty|"
+        rf"at zero|to zero|a cero|with no(?:body| one)?|no (?:people|contacts|recipients))\b"
+    )
+    if re.search(wanted, sentence.masked) and (
+        sentence.has(words.AUDIENCE | {"nadie", "nobody"}) or "put" in sentence.families
+    ):
         return "clear_campaign_audience"
     return ""
 
@@ -683,28 +807,50 @@ def _emptying(sentence: Sentence) -> str:
 def _sending(sentence: Sentence) -> str:
     acts = [act for act in sentence.acts if "send" in act.families]
     plain = sentence.masked
-    if not sentence.has_ref() and _INDEFINITE.search(plain) and (sentence.heard.quotes or re.search(rf"\b{_NAMING}\b", plain)):
+    if (
+        not sentence.has_ref()
+        and _INDEFINITE.search(plain)
+        and (sentence.heard.quotes or re.search(rf"\b{_NAMING}\b", plain))
+    ):
         return "create_campaign"
-    if not sentence.heard.channels and re.match(r"\W*(?:a |de |en )?(que|cual|cuales|what|which|who|whom|quien|quienes)\b", plain) and "?" in sentence.heard.text:
+    if (
+        not sentence.heard.channels
+        and re.match(r"\W*(?:a |de |en )?(que|cual|cuales|what|which|who|whom|quien|quienes)\b", plain)
+        and "?" in sentence.heard.text
+    ):
         return _read(sentence)
     to_me = any(re.search(r"[ae]n?me(l[ao]s?)?$", act.word) or sentence.list[act.at + 1 : act.at + 2] == ["me"]
                 or sentence.list[act.at - 1 : act.at] == ["me"] for act in acts)  # fmt: skip
     kinds = [sentence.object_of(act) for act in acts]
-    wants_data = re.search(r"\b(lista|listado|list|detalles?|details?|info|informacion|datos|data|resumen|summary|rundown)\b", plain)
+    wants_data = re.search(
+        r"\b(lista|listado|list|detalles?|details?|info|informacion|datos|data|resumen|summary|rundown)\b", plain
+    )
     if to_me and not sentence.heard.channels and (wants_data or set(kinds) & {"audience", "campaigns"}):
         return _read(sentence)
     if wants_data and not sentence.heard.channels:
         return ""
-    if "show" in sentence.families and (words.PEOPLE_QUESTION.search(plain) or sentence.has(words.AUDIENCE)) and not sentence.heard.channels:
+    if (
+        "show" in sentence.families
+        and (words.PEOPLE_QUESTION.search(plain) or sentence.has(words.AUDIENCE))
+        and not sentence.heard.channels
+    ):
         return _read(sentence)
     if sentence.families & {"remove", "clear"}:
         return ""
     direct = _direct_object(sentence, acts[0])
     if direct in ("foreign", "field") and not sentence.heard.templates:
         return ""
-    if re.search(r"\b(cancel\w*|deten\w*|detener|undo|unsend|recall|revert\w*|deshacer|deshaz\w*|parar|pausa\w*|pause|stop)\b", plain):
+    if re.search(
+        r"\b(cancel\w*|deten\w*|detener|undo|unsend|recall|revert\w*|deshacer|deshaz\w*|parar|pausa\w*|pause|stop)\b",
+        plain,
+    ):
         return ""
-    if sentence.has_ref() or sentence.has(words.CAMPAIGN | words.CAMPAIGNS) or _points_back(sentence) or sentence.heard.channels:
+    if (
+        sentence.has_ref()
+        or sentence.has(words.CAMPAIGN | words.CAMPAIGNS)
+        or _points_back(sentence)
+        or sentence.heard.channels
+    ):
         return "send_campaign"
     return ""
 
@@ -722,14 +868,19 @@ def _direct_object(sentence: Sentence, act: Act) -> str:
 
 
 _INDEFINITE = re.compile(
-    r"\b(una?|an?(?! (?:la|las|el|los|mi|esa|esta|su|nuestra|tu)\b)|nueva?|new|otra|another)\b(?: [a-z\ue000-\ue00b]+){0,4}? (campana|campaign)\b|\b(campana|campaign) nueva\b|\bnew campaign\b"
+    r"\b(una?|an?(?! (?:la|las|el|los|mi|esa|esta|su|nuestra|tu)\b)|nueva?|new|otra|another)\b(?: "
+    r"[a-z\ue000-\ue00b]+){0,4}? (campana|campaign)\b|\b(campana|campaign) nueva\b|\bnew campaign\b"
 )
 _NAMING = (
-    r"(?:que se (?:llame|llamara|llamaria|titule|nombre|va a llamar)|se (?:llama|llamara|llame|va a llamar|titula)|va a llamarse|llamarse|llamad[ao]|"
-    r"llamale|llamala|llamemosla|llamar|de nombre|con (?:el )?(?:nombre|titulo)(?: de)?|bajo el (?:nombre|titulo)(?: de)?|titulad[ao]|nombrad[ao]|"
+    r"(?:que se (?:llame|llamara|llamaria|titule|nombre|va a llamar)|se (?:llama|llamara|llame|va a llamar|titula)|"
+    r"va a llamarse|llamarse|llamad[ao]|"
+    r"llamale|llamala|llamemosla|llamar|de nombre|con (?:el )?(?:nombre|titulo)(?: de)?|bajo el (?:nombre|"
+    r"titulo)(?: de)?|titulad[ao]|nombrad[ao]|"
     r"(?:el |su )?(?:nombre|titulo)(?: (?:es|sera|seria|va a ser|que sea|de))?|ponle|"
-    r"called|named|titled|entitled|by the name(?: of)?|(?:going to be|gonna be) called|name(?:d)? it|call it|calling it|"
-    r"(?:the |its )?(?:title|name)(?: (?:is|will be|should be|being|of))?|with (?:the )?(?:name|title)(?: of)?|title it|goes by|denominad[ao]|"
+    r"called|named|titled|entitled|by the name(?: of)?|(?:going to be|gonna be) called|name(?:d)? it|call it|"
+    r"calling it|"
+    r"(?:the |its )?(?:title|name)(?: (?:is|will be|should be|being|of))?|with (?:the )?(?:name|title)(?: of)?|"
+    r"title it|goes by|denominad[ao]|"
     r"que lleve (?:por |de )?(?:nombre|titulo)|under the name(?: of)?)"
 )
 
@@ -742,17 +893,27 @@ def _creating(sentence: Sentence) -> bool:
     strong = any(act.families == {"create"} and act.word not in ("make", "haz", "hacer", "hagas") for act in create)
     if sentence.heard.campaigns and not strong and not (named and named.start() < sentence.masked.find(REF)):
         return False
-    if re.match(r"\W*((una|a|otra|another) )?(nueva campana|new (\w+ )?campaign|campana nueva)\b", plain) and not sentence.families - {"create", "put"}:
+    if re.match(
+        r"\W*((una|a|otra|another) )?(nueva campana|new (\w+ )?campaign|campana nueva)\b", plain
+    ) and not sentence.families - {"create", "put"}:
         return True
     if create and sentence.has(words.CAMPAIGN):
         foreign = any(_first_noun(sentence, act) == "foreign" for act in create)
         shows = "show" in sentence.families and not strong and not indefinite
         return not foreign and not shows
-    if indefinite and "add" in sentence.families and not sentence.has(words.PERSON | words.AUDIENCE) and not sentence.has_ref():
+    if (
+        indefinite
+        and "add" in sentence.families
+        and not sentence.has(words.PERSON | words.AUDIENCE)
+        and not sentence.has_ref()
+    ):
         return any(_first_noun(sentence, act) == "campaign" for act in sentence.acts if "add" in act.families)
     if not indefinite or sentence.families & {"change", "add"} - {"create"}:
         return False
-    wanting = set(sentence.list) & (_WANT | {"created", "creada", "crearse", "creation", "creacion"}) or "put" in sentence.families
+    wanting = (
+        set(sentence.list) & (_WANT | {"created", "creada", "crearse", "creation", "creacion"})
+        or "put" in sentence.families
+    )
     return bool(wanting) and not (sentence.families & {"show"} and not (named or sentence.heard.quotes))
 
 
@@ -769,21 +930,70 @@ def _updating(sentence: Sentence) -> bool:
     families = sentence.families
     fields = {words.FIELD_OF[word] for word in sentence.list if word in words.FIELD_OF}
     plain = sentence.masked
-    naming = re.search(r"\b(renam\w*|renombr\w*|rebautiz\w*|retitul\w*|retitle|rename|llam(e|ar|ale|ala)|call it|recategor\w*|reclasific\w*|reclassify)\b", plain)
-    valued = bool(sentence.heard.templates or sentence.heard.mails or sentence.heard.quotes or _category_words(sentence))
-    if not valued and re.search(r"^\W*(\w+ ){0,3}?(que|cual|cuales|what|which|how|como)\b|\bwhat\b|\bwhich\b", plain) and sentence.heard.text.rstrip().endswith("?"):
+    naming = re.search(
+        r"\b(renam\w*|renombr\w*|rebautiz\w*|retitul\w*|retitle|rename|llam(e|ar|ale|ala)|call it|recategor\w*|"
+        r"reclasific\w*|reclassify)\b",
+        plain,
+    )
+    valued = bool(
+        sentence.heard.templates or sentence.heard.mails or sentence.heard.quotes or _category_words(sentence)
+    )
+    if (
+        not valued
+        and re.search(r"^\W*(\w+ ){0,3}?(que|cual|cuales|what|which|how|como)\b|\bwhat\b|\bwhich\b", plain)
+        and sentence.heard.text.rstrip().endswith("?")
+    ):
         return False
     if families & {"change"}:
         verbs = {act.word for act in sentence.acts if "change" in act.families}
-        weak = verbs <= {"use", "usa", "utiliza", "fix", "set", "swap", "give", "use", "mueve", "move", "correct", "nombra"}
-        return bool(naming) or bool(fields) or valued and (sentence.has_ref() or _points_back(sentence)) or (not weak and (sentence.has_ref() or sentence.has(words.CAMPAIGN)))
-    soft = families & {"put", "create", "add"} or set(sentence.list) & (_WANT | {"debe", "deberia", "should", "ahora", "now", "give", "gets", "get", "goes", "va", "pasa", "pasar", "is", "dale", "sea", "es"})
+        weak = verbs <= {"use", "usa", "utiliza", "fix", "set", "swap", "give", "mueve", "move", "correct", "nombra"}
+        return (
+            bool(naming)
+            or bool(fields)
+            or (valued and (sentence.has_ref() or _points_back(sentence)))
+            or (not weak and (sentence.has_ref() or sentence.has(words.CAMPAIGN)))
+        )
+    if (
+        valued
+        and not sentence.heard.phones
+        and set(sentence.list) & _WANT
+        and (sentence.heard.mails or sentence.heard.templates)
+        and sentence.has_ref()
+    ):
+        return True
+    soft = families & {"put", "create", "add"} or set(sentence.list) & (
+        _WANT
+        | {
+            "debe",
+            "deberia",
+            "should",
+            "ahora",
+            "now",
+            "give",
+            "gets",
+            "get",
+            "goes",
+            "va",
+            "pasa",
+            "pasar",
+            "is",
+            "dale",
+            "sea",
+            "es",
+        }
+    )
     if not soft or not (sentence.has_ref() or _points_back(sentence)):
         return False
     if families & {"put", "create"} or set(sentence.list) & {"debe", "should", "give", "sea", "pasa", "pasar", "dale"}:
-        return bool(fields & {"title", "category", "templateName", "owners"}) and valued or valued and not sentence.heard.phones
+        return (bool(fields & {"title", "category", "templateName", "owners"}) and valued) or (
+            valued and not sentence.heard.phones
+        )
     asking = re.search(r"\?", sentence.heard.text)
-    return not asking and valued and bool(re.search(r"\b(ahora|now|from now on|de ahora|en adelante|debe|new|nuev[oa])\b", plain))
+    return (
+        not asking
+        and valued
+        and bool(re.search(r"\b(ahora|now|from now on|de ahora|en adelante|debe|new|nuev[oa])\b", plain))
+    )
 
 
 def _names_someone(sentence: Sentence) -> bool:
@@ -801,7 +1011,8 @@ def _read(sentence: Sentence) -> str:
     show = "show" in sentence.families
     ref = sentence.has_ref() or _points_back(sentence)
     field_asked = sentence.has(frozenset(words.FIELD_OF) | words.DETAILS) or re.search(
-        r"\b(creo|creada|estatus|razon|situacion|progreso|onda|deal|created|cambio|changed|modifico|modified|actualiz\w+|updated|edited|edito|dio de alta|responsable|in charge|"
+        r"\b(creo|creada|estatus|razon|situacion|progreso|onda|deal|created|cambio|changed|modifico|modified|"
+        r"actualiz\w+|updated|edited|edito|dio de alta|responsable|in charge|"
         r"es de|is it|marketing|utilidad|utility|de que|about|sobre|acerca)\b", plain)  # fmt: skip
     people = sentence.has(words.AUDIENCE) or sentence.lists_people()
     if ref and OWNER.search(plain) and not people:
@@ -812,10 +1023,16 @@ def _read(sentence: Sentence) -> str:
         return "get_campaign_audience" if people and (show or asking) else ""
     if sentence.has(words.CAMPAIGNS):
         return "list_campaigns" if not (heard.campaigns and not re.search(r"\blista|list\b", plain)) else "get_campaign"
+    if (heard.mails or heard.templates) and not asking:
+        return ""
     if ref and (show or field_asked or asking):
         return "get_campaign"
     if sentence.has(words.CAMPAIGN) and (show or asking) and not sentence.families - {"show", "create", "put"}:
-        return "list_campaigns" if re.search(r"\b(lista|list|todas|all|que|which|what|hay|any|alguna)\b", plain) else "get_campaign"
+        return (
+            "list_campaigns"
+            if re.search(r"\b(lista|list|todas|all|que|which|what|hay|any|alguna)\b", plain)
+            else "get_campaign"
+        )
     return ""
 
 
@@ -903,7 +1120,11 @@ def _unknown_title(sentence: Sentence, operation: str) -> str:
     for at, token in enumerate(sentence.tokens):
         if token.word in words.CAMPAIGN and at + 1 < len(sentence.tokens):
             rest = heard.text[token.end :]
-            found = re.match(r"\s+(?:de |del |la |el )*((?:[A-ZÁÉÍÓÚÑ][\wáéíóúñ]*|20\d\d)(?:\s+(?:de |del |la )*(?:[A-ZÁÉÍÓÚÑ][\wáéíóúñ]*|20\d\d))*)", rest)
+            found = re.match(
+                r"\s+(?:de |del |la |el )*((?:[A-ZÁÉÍÓÚÑ][\wáéíóúñ]*|20\d\d)(?:\s+(?:de |del |la "
+                r")*(?:[A-ZÁÉÍÓÚÑ][\wáéíóúñ]*|20\d\d))*)",
+                rest,
+            )
             if found and not any(m in sentence.masked[token.end : token.end + found.end()] for m in MARKS):
                 return found[1]
     return ""
@@ -918,7 +1139,11 @@ def _fill_fields(frame: Frame, sentence: Sentence, world: World, asked: str) -> 
         slots.pop("unknown_template", None)
     elif heard.unknown_template:
         slots["unknown_template"] = heard.unknown_template
-    elif not creating and "templateName" in fields and (asked or re.search(r"\b(a|por|to|with|con|:)\b", sentence.masked)):
+    elif (
+        not creating
+        and "templateName" in fields
+        and (asked or re.search(r"\b(a|por|to|with|con|:)\b", sentence.masked))
+    ):
         slots.setdefault("wants_template", True)
     if heard.mails:
         slots["owners"] = list(dict.fromkeys(heard.mails))
@@ -939,7 +1164,9 @@ def _fill_fields(frame: Frame, sentence: Sentence, world: World, asked: str) -> 
 
 
 def _adds_owner(sentence: Sentence) -> bool:
-    adding = "add" in sentence.families or re.search(r"\b(tambien|also|additional|adicional|otro|another|ademas)\b", sentence.masked)
+    adding = "add" in sentence.families or re.search(
+        r"\b(tambien|also|additional|adicional|otro|another|ademas)\b", sentence.masked
+    )
     return bool(adding)
 
 
@@ -956,7 +1183,13 @@ def _title(sentence: Sentence, creating: bool, asked: str, fields: set[str]) -> 
 
 
 def _renames(sentence: Sentence) -> bool:
-    return bool(re.search(r"\b(renam\w*|renombr\w*|rebautiz\w*|retitul\w*|retitle|llam\w*|call|called|is now|ahora es|nombra\w*|name\w*|known as|pasa a ser|sea|ser)\b", sentence.masked))
+    return bool(
+        re.search(
+            r"\b(renam\w*|renombr\w*|rebautiz\w*|retitul\w*|retitle|llam\w*|call|called|is now|ahora es|nombra\w*|"
+            r"name\w*|known as|pasa a ser|sea|ser)\b",
+            sentence.masked,
+        )
+    )
 
 
 def _title_quotes(sentence: Sentence, creating: bool) -> list[str]:
@@ -974,10 +1207,18 @@ def _title_quotes(sentence: Sentence, creating: bool) -> list[str]:
 
 def _bare_title(heard: Heard) -> str:
     plain = fold(heard.text)
-    lead = re.match(rf"\W*(?:(?:que|mejor|pues|ok|si|yes|it should be|it's|its|es|sera|quiero|let's|please|por favor|use|usa|pon|ponle|just)\s+)*(?:{_NAMING}\b)?[\s:]*(?:como |a |as |to )?", plain)
+    lead = re.match(
+        rf"\W*(?:(?:que|mejor|pues|ok|si|yes|it should be|it's|its|es|sera|quiero|let's|please|por favor|use|usa|"
+        rf"pon|ponle|just)\s+)*(?:{_NAMING}\b)?[\s:]*(?:como |a |as |to )?",
+        plain,
+    )
     start = lead.end() if lead else 0
     rest = heard.text[start:]
-    end = re.search(TITLE_END, heard.masked[start:]) if re.search(r"[,;]|marketing|utili|autent|authen", fold(rest)) else None
+    end = (
+        re.search(TITLE_END, heard.masked[start:])
+        if re.search(r"[,;]|marketing|utili|autent|authen", fold(rest))
+        else None
+    )
     title = rest[: end.start()] if end and end.start() else rest
     return title.strip().strip("\"'“”«».,;:¡!¿? ")
 
@@ -990,8 +1231,10 @@ def _spoken_title(sentence: Sentence, creating: bool) -> str:
         cues = [rf"\b{_NAMING}\b\s*(?:de\s+|como\s+|:|=|-|va a ser\s+|sera\s+|is\s+|as\s+)?\s*",
                 r"\b(?:campana|campaign)(?: nueva)?\s*(?::|-|–)?\s*(?=[a-z0-9¡¿])"]  # fmt: skip
     else:
-        cues = [r"\b(?:a que se llame|a llamarse|se (?:va a llamar|llamara|llame|llama)|is (?:going to be|now) called|be called|call it|llamala|llamale|rename it to|renombrala (?:a|como))\s*:?\s*",
-                r"\b(?:renam\w*|renombr\w*|rebautiz\w*|retitul\w*|retitle)\b[^\n]*?\b(?:to|as|a|como|por)\s+(?=[^\n]*$)",
+        cues = [r"\b(?:a que se llame|a llamarse|se (?:va a llamar|llamara|llame|llama)|is (?:going to be|now) "
+            r"called|be called|call it|llamala|llamale|rename it to|renombrala (?:a|como))\s*:?\s*",
+                r"\b(?:renam\w*|renombr\w*|rebautiz\w*|retitul\w*|retitle)\b[^\n]*?\b(?:to|as|a|como|"
+                r"por)\s+(?=[^\n]*$)",
                 r"\b(?:nombre|titulo|title|name)\b[^\n]*?(?:\b(?:to|as|a|por|como|sea|be|is|es)\s+|:\s*)"]  # fmt: skip
     for index, cue in enumerate(cues):
         for match in re.finditer(cue, plain):
@@ -1011,7 +1254,12 @@ def _title_after(sentence: Sentence, start: int, weak: bool) -> str:
     title = re.split(r"(?i)\s+(?:por favor|porfa|porfavor|please|xfa|gracias|thanks|thank you|ok)\b", title)[0]
     title = title.strip().strip("\"'“”«».,;:¡!¿?()| ")
     first = fold(title).split(" ")[0] if title else ""
-    if not title or first in words.CATEGORY_OF or first in words.CAMPAIGN or first in ("de", "del", "la", "of", "otro", "a", "it"):
+    if (
+        not title
+        or first in words.CATEGORY_OF
+        or first in words.CAMPAIGN
+        or first in ("de", "del", "la", "of", "otro", "a", "it")
+    ):
         return ""
     inside = heard.masked[start : start + len(title)]
     if any(mark in inside for mark in (MAIL, URL, TEMPLATE, PHONE)):
@@ -1024,12 +1272,19 @@ def _category(sentence: Sentence, creating: bool, fields: set[str], slots: Mappi
     if not found:
         return ""
     if creating or asked in ("category", "change"):
-        strict = [words.CATEGORY_OF[w] for w in sentence.list if w in words.CATEGORY_OF and w not in ("promo", "servicio", "promotion", "promocion")]
+        strict = [
+            words.CATEGORY_OF[w]
+            for w in sentence.list
+            if w in words.CATEGORY_OF and w not in ("promo", "servicio", "promotion", "promocion")
+        ]
         return (strict or found)[0] if creating else found[-1]
     explicit = re.search(
-        r"\b(?:a|como|en|in|is|por|to|as|into|be|ser|sea|es|de tipo|under|with|con|:)\s+(?:de |la |el |una |an? |the |categoria |category |campana |tipo )*"
+        r"\b(?:a|como|en|in|is|por|to|as|into|be|ser|sea|es|de tipo|under|with|con|:)\s+(?:de |la |el |una |an? |"
+        r"the |categoria |category |campana |tipo )*"
         r"(" + "|".join(words.CATEGORY_OF) + r")\b", sentence.masked)  # fmt: skip
-    if "category" in fields or not (fields - {"category"} or slots.get("templateName") or slots.get("owners") or slots.get("title")):
+    if "category" in fields or not (
+        fields - {"category"} or slots.get("templateName") or slots.get("owners") or slots.get("title")
+    ):
         return found[-1]
     if explicit and re.search(r"\b(va|goes|pasa\w*|pon\w*|sea|make|be|in|en|cambia\w*|change)\b", sentence.masked):
         before = sentence.masked[: explicit.start()].split()[-1:]
@@ -1045,7 +1300,11 @@ def _fill_send(slots: dict[str, Any], heard: Heard, world: World, asked: str) ->
         slots["unknown_channel"] = heard.unknown_channel
     if heard.agents:
         slots["agent"] = heard.agents[-1]
-    elif match := re.search(r"\b(?:que (?:responda|conteste|atienda)|have|let)\s+(?:el agente |agent |la agente )?([a-z]+)\b(?= (?:answer|respond|reply|handle)|\W|$)", heard.masked):
+    elif match := re.search(
+        r"\b(?:que (?:responda|conteste|atienda)|have|let)\s+(?:el agente |agent |la agente )?([a-z]+)\b(?= "
+        r"(?:answer|respond|reply|handle)|\W|$)",
+        heard.masked,
+    ):
         if match[1] not in words.known_words() and match[1] not in words.verbs():
             slots["agent_name"] = heard.text[match.start(1) : match.end(1)]
     if heard.templates:
@@ -1083,15 +1342,26 @@ def _fill_dates(slots: dict[str, Any], heard: Heard, world: World) -> None:
 def _loose_values(heard: Heard, asked: str) -> list[str]:
     """Values without the word "parameters": "using Ana and 20%", or the answer to our question."""
     if asked == "params":
-        text = re.sub(r"(?i)^\W*(?:(?:son|usa|use|con|with|pon|they are|are|serian|the|los|values?|valores?)\s+)*:?\s*", "", heard.text)
+        text = re.sub(
+            r"(?i)^\W*(?:(?:son|usa|use|con|with|pon|they are|are|serian|the|los|values?|valores?)\s+)*:?\s*",
+            "",
+            heard.text,
+        )
         return split_values(text.strip(" .!"))
     found = re.search(r"\b(?:using|usando|con|with)\s+(?=[^,;]*(?:%|,| y | and ))", heard.masked)
-    if not found or re.match(r"(?:la |el |the |an? |su |una? )*(?:plantilla|template|imagen|image|media|nombre|video|documento)", heard.masked[found.end() :]):
+    if not found or re.match(
+        r"(?:la |el |the |an? |su |una? )*(?:plantilla|template|imagen|image|media|nombre|video|documento)",
+        heard.masked[found.end() :],
+    ):
         return []
     rest = heard.masked[found.end() :]
     end = re.search(rf"[;.\n{MARKS}]|\s(?:por|via|desde|through|over|from|on|canal|channel|plantilla|template)\b", rest)
     body = heard.text[found.end() : found.end() + (end.start() if end else len(rest))]
-    return split_values(body) if not re.match(r"\W*(?:la |el |the |an? )?(?:plantilla|template|imagen|image|media)", fold(body)) else []
+    return (
+        split_values(body)
+        if not re.match(r"\W*(?:la |el |the |an? )?(?:plantilla|template|imagen|image|media)", fold(body))
+        else []
+    )
 
 
 def _fill_people(slots: dict[str, Any], heard: Heard, asked: str) -> None:
@@ -1105,7 +1375,14 @@ def _fill_people(slots: dict[str, Any], heard: Heard, asked: str) -> None:
                 person["name"] = person["name"] or name
         slots["people"] = [*(known if asked != "phone" else []), *fresh]
     elif asked == "name" and known:
-        names = split_values(re.sub(r"(?i)^\W*(?:se llaman?|es|son|it's|his name is|her name is|their names are|they are|name is|el nombre es)\s+", "", heard.text).strip(" .!"))
+        names = split_values(
+            re.sub(
+                r"(?i)^\W*(?:se llaman?|es|son|it's|his name is|her name is|their names are|they are|name is|el "
+                r"nombre es)\s+",
+                "",
+                heard.text,
+            ).strip(" .!")
+        )
         unnamed = [person for person in known if not person["name"]]
         for person, name in zip(unnamed, names, strict=False):
             person["name"] = name
@@ -1234,9 +1511,7 @@ _ALLOWED_AFTER = {
     "get_campaign_audience": {"send_campaign", "clear_campaign_audience", "add_campaign_audience", "remove_campaign_audience_client"},
     "list_campaigns": {"delete_campaign", "create_campaign", "send_campaign"},
 }  # fmt: skip
-_BETWEEN = re.compile(
-    r"[,;.\n]|\b(?:y|e|and|then|luego|despues|also|tambien|ademas|afterwards|entonces)\b"
-)
+_BETWEEN = re.compile(r"[,;.\n]|\b(?:y|e|and|then|luego|despues|also|tambien|ademas|afterwards|entonces)\b")
 
 
 def interpret(text: str, language: str, world: World, focus: str | None) -> list[Frame]:
@@ -1249,7 +1524,9 @@ def interpret(text: str, language: str, world: World, focus: str | None) -> list
     for part in _parts(whole):
         sentence = Sentence(hear(part, language, world))
         frame = frame_of(sentence, world, None)
-        if not frame.operation or frame.why:
+        nouns = words.CAMPAIGN | words.CAMPAIGNS | words.AUDIENCE
+        vague = not frames and frame.operation in READS and not (sentence.has_ref() or sentence.has(nouns))
+        if not frame.operation or frame.why or vague:
             return [single]
         if frames and frame.operation not in _ALLOWED_AFTER[frames[-1].operation]:
             return [single]
@@ -1312,7 +1589,9 @@ def _replaces(fresh: Frame, first: Frame, asked: str, sentence: Sentence) -> boo
     if not fresh.operation or fresh.operation == first.operation:
         # "borra la de verano" while asked which to delete says more than an answer, but asks for the same.
         return False
-    if asked in ("title", "params", "name") and not (sentence.has_ref() or sentence.has(words.CAMPAIGN | words.CAMPAIGNS)):
+    if asked in ("title", "params", "name") and not (
+        sentence.has_ref() or sentence.has(words.CAMPAIGN | words.CAMPAIGNS)
+    ):
         return False
     weak = fresh.operation in READS and not sentence.families & {"show"}
     return not weak
@@ -1413,7 +1692,9 @@ class Mind:
         """A request for the list in words that are all known, so that no title can hide in it."""
         if self.open < len(self.turns) - 1:
             return None
-        sentence = Sentence(hear(self.turn.text, self.language, World(self.world.now, self.world.channels, self.world.templates)))
+        sentence = Sentence(
+            hear(self.turn.text, self.language, World(self.world.now, self.world.channels, self.world.templates))
+        )
         allowed = words.known_words() | words.verbs().keys()
         extra = {token.word for token in sentence.tokens if token.word.isalpha() and token.word not in allowed}
         if extra - _LIST_WORDS or not sentence.has(words.CAMPAIGNS) or sentence.heard.quotes:
@@ -1425,7 +1706,9 @@ class Mind:
         if self.open < len(self.turns) - 1:
             return True
         sentence = Sentence(hear(self.turn.text, self.language, self.world))
-        nouns = words.CAMPAIGN | words.CAMPAIGNS | words.AUDIENCE | words.DETAILS | words.PERSON | frozenset(words.FIELD_OF)
+        nouns = (
+            words.CAMPAIGN | words.CAMPAIGNS | words.AUDIENCE | words.DETAILS | words.PERSON | frozenset(words.FIELD_OF)
+        )
         spoken = sentence.families | sentence.mentioned or sentence.negated
         asking = words.ASKING.search(sentence.masked) or words.PEOPLE_QUESTION.search(sentence.masked)
         return bool(spoken or sentence.has(nouns) or asking or sentence.heard.phones)
@@ -1475,19 +1758,21 @@ class Mind:
     def _learn(self, done: Sequence[Step]) -> None:
         """What a call of this turn created counts as known."""
         made = [_data(step) for step in done if step.name == "create_campaign" and _data(step).get("id")]
-        self.world = World(
-            self.world.now, self.world.channels, self.world.templates, [*self.world.campaigns, *made]
-        )
+        self.world = World(self.world.now, self.world.channels, self.world.templates, [*self.world.campaigns, *made])
         self.words = Answers(self.language, self.world)
 
 
-_LIST_WORDS = words._set(
-    "alfabeticamente alfabetico alphabetically alphabetical orden order recientes reciente recent recently creadas created "
-    "creacion creation fecha date siguientes next primeras primeros ultimas ultimos ultima first last latest top partir "
+_LIST_WORDS = words.word_set(
+    "alfabeticamente alfabetico alphabetically alphabetical orden order recientes reciente recent recently creadas "
+    "created "
+    "creacion creation fecha date siguientes next primeras primeros ultimas ultimos ultima first last latest top "
+    "partir "
     "saltandote saltate skip skipping starting bloque bloques pagina page paginas pages newest oldest antigua antiguas "
     "nuevas limit offset existen exist registradas workspace listado rundown remind recientemente actualizadas updated "
-    "actualizacion segundo segunda disponibles available activas active hubo ascendente descendente titulo z b c osea sea "
-    "empezando comenzando ultimamente lately registered modified modificadas catalogo catalog inventario inventory running "
+    "actualizacion segundo segunda disponibles available activas active hubo ascendente descendente titulo z b c "
+    "osea sea "
+    "empezando comenzando ultimamente lately registered modified modificadas catalogo catalog inventario inventory "
+    "running "
     "corriendo vigentes aver haber porfis heyy hiya dado dadas saltando brinca omitiendo omite limite maximo resultados"
 )
 
@@ -1563,7 +1848,7 @@ def _focus(turns: Sequence[Turn], world: World, language: str) -> str | None:
 
 
 def bare_answer(text: str) -> str:
-    """"yes" or "no" for a message that is nothing else."""
+    """ "yes" or "no" for a message that is nothing else."""
     plain = re.sub(r"\s+", " ", re.sub(r"[^\w\s']", " ", fold(text))).strip()
     for name, pattern in (("yes", words.YES.pattern), ("no", words.NO.pattern)):
         if re.fullmatch(rf"(?:{pattern})(?: (?:{pattern}|gracias|thanks))*", plain):
@@ -1572,7 +1857,7 @@ def bare_answer(text: str) -> str:
 
 
 def small_talk(text: str) -> str:
-    """"greeting", "thanks", "yes", "no" or "help" for a message that is nothing else, "" for any other."""
+    """ "greeting", "thanks", "yes", "no" or "help" for a message that is nothing else, "" for any other."""
     plain = re.sub(r"\s+", " ", re.sub(r"[^\w\s']", " ", fold(text))).strip()
     if not plain:
         return "unclear"
@@ -1584,183 +1869,21 @@ def small_talk(text: str) -> str:
         return "thanks"
     if re.search(words.HELP, plain) and len(plain.split()) <= 12 and not re.search(r"\d{4}|campan|campaign", plain):
         sentence_words = set(plain.split())
-        orders = any(mood == COMMAND and family not in ("show", "put") for w in sentence_words for family, mood in words.verbs().get(w, ()))
+        orders = any(
+            mood == COMMAND and family not in ("show", "put")
+            for w in sentence_words
+            for family, mood in words.verbs().get(w, ())
+        )
         if not sentence_words & (words.AUDIENCE | words.PERSON) and not orders:
             return "help"
-    if len(plain.split()) <= 10 and re.search(r"\b(que (mas )?(puedes|sabes) hacer|what (else )?can you do|quien eres|who are you|what are you)\b", plain):
+    if len(plain.split()) <= 10 and re.search(
+        r"\b(que (mas )?(puedes|sabes) hacer|what (else )?can you do|quien eres|who are you|what are you)\b", plain
+    ):
         return "help"
     return ""
 
 
 # Words of ours.
-
-_ES: dict[str, str] = {
-    "campaign": "¿Cuál campaña?",
-    "candidates": "¿Cuál de estas campañas?",
-    "unknown": "No encuentro ninguna campaña que sea «{unknown}»; ¿cuál es?",
-    "maybe": "¿Te refieres a esta campaña?",
-    "no_campaigns": "No hay campañas en esta cuenta.",
-    "title": "¿Cómo se va a llamar la campaña?",
-    "category": "¿De qué categoría es: marketing, utilidad o autenticación?",
-    "change": "¿Qué le cambio y a qué valor (título, categoría, plantilla o dueños)?",
-    "owners": "Al cambiar dueños se reemplaza la lista completa; ¿la dejo solo con {owners}?",
-    "template": "¿Qué plantilla uso?",
-    "unknown_template": "No hay una plantilla «{template}»; ¿cuál uso?",
-    "phone": "¿Qué teléfono (con lada)?",
-    "name": "¿Cómo se llama la persona del {phone}?",
-    "channel": "¿Desde qué canal?",
-    "channels": "¿Desde cuál de estos canales? Un envío sale de uno solo.",
-    "unknown_channel": "No conozco el canal «{channel}»; ¿desde cuál?",
-    "no_channels": "¿Desde qué canal?\nNo puedo leer la lista; dame su id, por ejemplo wb-123.",
-    "params": "La plantilla {template} lleva {count} parámetro(s); ¿qué valores van, en orden?",
-    "params_left": "La plantilla {template} no lleva parámetros y me diste {given}; ¿la mando sin ellos o con otra plantilla?",
-    "file": "La plantilla lleva {kind}; ¿cuál es su URL?",
-    "media": "¿El archivo es imagen, video o documento?",
-    "time": "¿A qué hora, y de qué día?",
-    "past": "Esa fecha ya pasó; ¿qué día y a qué hora?",
-    "agent": "¿Cuál es el id del agente que responde, por ejemplo agt_123?",
-    "negated": "De acuerdo: no hago nada.",
-    "hypothetical": "No hice nada. Si quieres que lo haga, pídemelo directamente, por ejemplo: {example}.",
-    "reported": "No hice nada: no me queda claro si me lo pides tú. Si lo quieres, pídemelo directamente: {example}.",
-    "capability": "Sí puedo, si me dices en cuál campaña y con qué datos; no he hecho nada. Por ejemplo: {example}.",
-    "later": "No hice nada: solo los envíos se pueden programar. Pídemelo cuando quieras que se haga.",
-    "gate": "Borrar, vaciar, quitar y enviar siempre esperan tu decisión en una tarjeta.",
-    "cancelled": "De acuerdo, lo dejo así; no hice nada.",
-    "unclear": "No entendí qué hacer, y no hice nada. Soy el modelo de reglas incluido (no un modelo de lenguaje) y entiendo "
-    "peticiones como:",
-    "yes": "No tengo nada que confirmar aquí. Las aprobaciones se deciden en la tarjeta, no en el chat.",
-    "no": "De acuerdo; no hay nada pendiente aquí. Las aprobaciones se deciden en la tarjeta.",
-    "thanks": "Con gusto.",
-    "help": "Hola. Soy el modelo de reglas incluido en campaign-agent, no un modelo de lenguaje: entiendo las peticiones usuales "
-    "sobre campañas, en español e inglés. Por ejemplo:",
-    "setup": "Para usar un modelo de lenguaje define OPENAI_API_KEY, o bien OPENAI_BASE_URL y CAMPAIGN_AGENT_MODEL (Ollama, "
-    "vLLM, llama.cpp, Azure).",
-    "empty_list": "No hay campañas en esta página.",
-    "more": "Hay más: pídeme «las siguientes {limit} a partir de la {offset}».",
-    "more_people": "Hay más personas; pídeme «{limit} contactos a partir del {offset}».",
-    "people": "{count} persona(s) en esta página de la audiencia:",
-    "no_people": "La audiencia no tiene personas en esta página.",
-    "created": "Listo: se creó «{title}» (id {id}).",
-    "updated": "Listo: la campaña quedó actualizada.",
-    "deleted": "La campaña se borró.",
-    "added": "Listo: {count} persona(s) agregadas a la audiencia.",
-    "removed": "Se quitó de la audiencia: {count}.",
-    "nobody_removed": "Nadie en la audiencia tenía ese teléfono: se quitaron 0.",
-    "cleared": "La audiencia se vació: {count} persona(s) quitadas.",
-    "nobody_cleared": "La audiencia ya estaba vacía: se quitaron 0.",
-    "sent": "La plataforma aceptó el envío. Aceptado no es entregado: la entrega se ve en Plática.",
-    "scheduled": "La plataforma aceptó la programación del envío. Aceptado no es entregado.",
-    "done": "Hecho.",
-    "denied": "No se aprobó, así que no se hizo.{reason}",
-    "reason": " Motivo: {reason}.",
-    "expired": "La tarjeta venció sin decisión y no se hizo nada. Pídemelo de nuevo si todavía lo quieres.",
-    "superseded": "Quedó sin efecto y no se hizo nada.",
-    "drifted": "Algo cambió desde la vista previa y no se hizo nada. Revísalo y pídemelo de nuevo si todavía lo quieres.",
-    "unknown_outcome": "No se sabe si se hizo. Antes de repetirlo, revisa {check} en Plática.",
-    "check_send": "si el envío salió",
-    "check_other": "cómo quedó la campaña",
-    "failed": "No se pudo hacer.",
-    "invalid": "Los datos no son válidos y no se hizo nada.",
-    "not_run": "No se hizo.",
-    "refused": "No se permite aquí, y no se hizo nada.",
-    "no_list": "No pude leer la lista de campañas, así que no seguí.",
-    "none": "(ninguna)", "connected": "conectado", "disconnected": "desconectado",
-    "category_label": "Categoría", "template_label": "Plantilla", "owners_label": "Dueños", "language_label": "Idioma",
-    "created_label": "Creada", "updated_label": "Última actualización", "platform_label": "Plataforma", "message_label": "Mensaje",
-}  # fmt: skip
-_EN: dict[str, str] = {
-    "campaign": "Which campaign?",
-    "candidates": "Which of these campaigns?",
-    "unknown": "I can't find a campaign that is “{unknown}”; which one is it?",
-    "maybe": "Do you mean this campaign?",
-    "no_campaigns": "There are no campaigns in this account.",
-    "title": "What should the campaign be called?",
-    "category": "Which category is it: marketing, utility or authentication?",
-    "change": "What should I change, and to what (title, category, template or owners)?",
-    "owners": "Changing owners replaces the whole list; should it be only {owners}?",
-    "template": "Which template should I use?",
-    "unknown_template": "There is no template “{template}”; which one should I use?",
-    "phone": "Which phone number (with its area code)?",
-    "name": "What is the name of the person at {phone}?",
-    "channel": "From which channel?",
-    "channels": "From which one of these channels? A send leaves from a single one.",
-    "unknown_channel": "I don't know the channel “{channel}”; from which one?",
-    "no_channels": "From which channel?\nI can't read the list; give me its id, such as wb-123.",
-    "params": "The template {template} takes {count} parameter(s); what are the values, in order?",
-    "params_left": "The template {template} takes no parameters and you gave {given}; send it without them or with another template?",
-    "file": "The template has {kind}; what is its URL?",
-    "media": "Is the file an image, a video or a document?",
-    "time": "At what time, and on which day?",
-    "past": "That date has passed; which day and time?",
-    "agent": "What is the id of the agent who answers, such as agt_123?",
-    "negated": "All right: I did nothing.",
-    "hypothetical": "I did nothing. If you want it done, ask me directly, for example: {example}.",
-    "reported": "I did nothing: it isn't clear to me that you are asking for it. If you are, ask me directly: {example}.",
-    "capability": "I can, if you tell me for which campaign and with what; nothing was done. For example: {example}.",
-    "later": "I did nothing: only sends can be scheduled. Ask me when you want it done.",
-    "gate": "Deleting, clearing, removing and sending always wait for your decision on a card.",
-    "cancelled": "All right, I'll leave it; nothing was done.",
-    "unclear": "I didn't understand what to do, and did nothing. I am the built-in rule-based model (not a language model) and "
-    "understand requests like:",
-    "yes": "There is nothing to confirm here. Approvals are decided on the card, not in the chat.",
-    "no": "All right; nothing is pending here. Approvals are decided on the card.",
-    "thanks": "You're welcome.",
-    "help": "Hello. I am campaign-agent's built-in rule-based model, not a language model: I understand the usual requests about "
-    "campaigns, in Spanish and English. For example:",
-    "setup": "To use a language model set OPENAI_API_KEY, or OPENAI_BASE_URL and CAMPAIGN_AGENT_MODEL (Ollama, vLLM, llama.cpp, "
-    "Azure).",
-    "empty_list": "There are no campaigns on this page.",
-    "more": "There are more: ask me for “the next {limit} campaigns, skip the first {offset}”.",
-    "more_people": "There are more people; ask me for “{limit} contacts, skip the first {offset}”.",
-    "people": "{count} person(s) on this page of the audience:",
-    "no_people": "The audience has nobody on this page.",
-    "created": "Done: “{title}” was created (id {id}).",
-    "updated": "Done: the campaign was updated.",
-    "deleted": "The campaign was deleted.",
-    "added": "Done: {count} person(s) added to the audience.",
-    "removed": "Removed from the audience: {count}.",
-    "nobody_removed": "Nobody in the audience had that phone: 0 were removed.",
-    "cleared": "The audience was cleared: {count} person(s) removed.",
-    "nobody_cleared": "The audience was empty already: 0 were removed.",
-    "sent": "The platform accepted the send. Accepted is not delivered: delivery shows in Plática.",
-    "scheduled": "The platform accepted the scheduled send. Accepted is not delivered.",
-    "done": "Done.",
-    "denied": "It was not approved, so it was not done.{reason}",
-    "reason": " Reason: {reason}.",
-    "expired": "The card expired without a decision and nothing was done. Ask again if you still want it.",
-    "superseded": "It was set aside and nothing was done.",
-    "drifted": "Something changed since the preview and nothing was done. Check it and ask again if you still want it.",
-    "unknown_outcome": "It is not known whether it happened. Before repeating it, check {check} in Plática.",
-    "check_send": "whether the send went out",
-    "check_other": "how the campaign stands",
-    "failed": "It could not be done.",
-    "invalid": "The details are not valid and nothing was done.",
-    "not_run": "It was not done.",
-    "refused": "That is not allowed here, and nothing was done.",
-    "no_list": "I could not read the list of campaigns, so I stopped.",
-    "none": "(none)", "connected": "connected", "disconnected": "disconnected",
-    "category_label": "Category", "template_label": "Template", "owners_label": "Owners", "language_label": "Language",
-    "created_label": "Created", "updated_label": "Last update", "platform_label": "Platform", "message_label": "Message",
-}  # fmt: skip
-_EXAMPLES = {
-    "es": {
-        "list": "«muéstrame las campañas»",
-        "create": "«crea una campaña de marketing llamada "
-        "\"Posada 2026\" con la plantilla saludo_simple»",
-        "add": "«agrega a Ana Ruiz 55 0010 0001 a Promo Verano»",
-        "send": "«manda la encuesta por Ventas CDMX con la plantilla saludo_simple mañana a las 10»",
-        "delete": "«borra la campaña Promo Verano 2026»",
-        "clear": "«vacía la audiencia de Promo Verano 2026»",
-    },
-    "en": {
-        "list": "“show me the campaigns”",
-        "create": "“create a marketing campaign called \"Spring Fling\" with template saludo_simple”",
-        "add": "“add Ana Ruiz 55 0010 0001 to Promo Verano”",
-        "send": "“send the encuesta from Ventas CDMX with template saludo_simple tomorrow at 10 am”",
-        "delete": "“delete the campaign Promo Verano 2026”",
-        "clear": "“clear the audience of Promo Verano 2026”",
-    },
-}
 
 
 class Answers:
@@ -1768,8 +1891,8 @@ class Answers:
 
     def __init__(self, language: str, world: World) -> None:
         self.language, self.world = language, world
-        self.text = _ES if language == "es" else _EN
-        self.examples = _EXAMPLES[language]
+        self.text = words.SAID_ES if language == "es" else words.SAID_EN
+        self.examples = words.EXAMPLES[language]
 
     def say(self, key: str, **data: Json) -> str:
         return self.text[key].format(**data)
@@ -1840,7 +1963,8 @@ class Answers:
     def _ask_channel(self, slots: Mapping[str, Any]) -> str:
         if not self.world.channels:
             return self.say("no_channels") if self.language else ""
-        lines = [f"{c.get('name')} · {c.get('number')} · {c['id']} ({self.say('connected' if c.get('connected') else 'disconnected')})"
+        lines = [f"{c.get('name')} · {c.get('number')} · {c['id']} "
+            f"({self.say('connected' if c.get('connected') else 'disconnected')})"
                  for c in self.world.channels]  # fmt: skip
         if slots.get("unknown_channel"):
             return self._listed(self.say("unknown_channel", channel=slots["unknown_channel"]), lines)
@@ -1904,7 +2028,11 @@ class Answers:
         else:
             text = self.say(step.outcome if step.outcome in self.text else "not_run")
         message = str(answer.get("message") or answer.get("error") or "")
-        return f"{text} {message}".strip() if message and step.outcome not in ("expired", "superseded", "drifted") else text
+        return (
+            f"{text} {message}".strip()
+            if message and step.outcome not in ("expired", "superseded", "drifted")
+            else text
+        )
 
     def no_list(self, step: Step) -> str:
         message = str((step.answer or {}).get("message") or "")
@@ -1943,7 +2071,11 @@ class Answers:
             return self.say("no_people")
         lines = [f"- {_flat(person.get('name')) or '?'} · {person.get('phoneNumber') or '?'}" for person in people]
         offset = _next_offset(step)
-        more = [self.say("more_people", limit=step.arguments.get("limit") or 50, offset=offset)] if offset is not None else []
+        more = (
+            [self.say("more_people", limit=step.arguments.get("limit") or 50, offset=offset)]
+            if offset is not None
+            else []
+        )
         return "\n".join([self.say("people", count=len(people)), *lines, *more])
 
     def _written(self, step: Step) -> str:
@@ -1951,7 +2083,9 @@ class Answers:
         count = data.get("removedCount", data.get("addedCount"))
         match step.name:
             case "create_campaign":
-                return self.say("created", title=_flat(data.get("title") or step.arguments.get("title")), id=data.get("id") or "?")
+                return self.say(
+                    "created", title=_flat(data.get("title") or step.arguments.get("title")), id=data.get("id") or "?"
+                )
             case "update_campaign":
                 return self.say("updated")
             case "delete_campaign":
@@ -2004,7 +2138,11 @@ class RuleModel:
         answer = Mind(conversation, self._clock).next()
         if isinstance(answer, Do):
             turn = conversation.turns[-1]
-            call = Call(f"rule_{len(conversation.turns)}_{len(turn.steps)}", answer.name, json.dumps(answer.arguments, ensure_ascii=False))
+            call = Call(
+                f"rule_{len(conversation.turns)}_{len(turn.steps)}",
+                answer.name,
+                json.dumps(answer.arguments, ensure_ascii=False),
+            )
             yield Completion("", (call,), "tool_calls")
             return
         for piece in _pieces_of(answer.text):

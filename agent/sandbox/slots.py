@@ -136,15 +136,18 @@ def _refer(heard: Heard, campaign: Json, start: int, end: int) -> None:
 _PARAMETERS = (
     r"\b(?:(?:con |with |y |and |using |usando |de |the |los |las |el |la |as |como )*)"
     r"(?:parametros?|params?|parameters?|parms?|variables?|valores|values|placeholders?)\b"
-    r"(?: (?:de la plantilla|del template|son|are|is|es|seran?|de|siguientes|of|being|para la plantilla|for the template)\b)*"
+    r"(?: (?:de la plantilla|del template|son|are|is|es|seran?|de|siguientes|of|being|para la plantilla|for the "
+    r"template)\b)*"
     r"\s*[:=]?\s*\(?"
 )
 _STOP = re.compile(
     rf"[;\n{URL}{AGENT}{FLAG}]|[.!?)](?=\s|$)(?<!mr\.)(?<!sr\.)(?<!ra\.)(?<!dr\.)(?<!rs\.)(?<!ms\.)|"
-    rf"[,\s]+(?:y |and |e )?(?:(?:por|via|desde|from|through|over|en|on|con|with|to|sobre|using|usando|mediante|a traves de|"
+    rf"[,\s]+(?:y |and |e )?(?:(?:por|via|desde|from|through|over|en|on|con|with|to|sobre|using|usando|mediante|a "
+    rf"traves de|"
     rf"out of)\s+)?(?:el |la |the |su |its |un |una |an? |mi |my |nuestro |our )*"
     rf"(?:canal|channel|plantilla|template|imagen|image|picture|foto|photo|video|documento|document|pdf|archivo|file|"
-    rf"header|encabezado|{CHANNEL}|responde|responda|respond|sender|remitente|media|que (?:responda|conteste|salga|"
+    rf"header|encabezado|{CHANNEL}|responde|responda|respond|sender|remitente|media|que (?:{AGENT}|responda|"
+    rf"conteste|salga|"
     rf"atienda|la|lo|se)|have |let |sin (?:los|numeros|mandar|enviar|incluir)|no (?:a|mand|envi|problem|undeliv)|"
     rf"excluding|skip|without|except|salta|excepto|menos|numero|line|linea|agente|agent|gracias|please|por favor|"
     rf"porfa|xfa|thanks|para (?:el|la|que|hoy|manana|pasado|este)|programad[ao]|scheduled|schedule|agendad[ao]|"
@@ -153,6 +156,14 @@ _STOP = re.compile(
 
 
 def _parameters(heard: Heard, world: World) -> None:
+    as_values = (
+        r"\b(?:con|with|using|usando)\s+((?:(?!\b(?:con|with|using|usando)\s).){1,120}?)\s+(?:como|as|de|for|"
+        r"para)\s+(?:los |the |sus )?(?:parametros?|param(?:eter)?s?|valores|values|variables)\b"
+    )
+    if after := re.search(as_values, heard.masked):
+        heard.params = split_values(heard.text[after.start(1) : after.end(1)])
+        heard.mask(after.start(), after.end(), PARAMS)
+        return
     cues = list(_each(heard, _PARAMETERS))
     for cue in cues:
         rest = heard.masked[cue.end() :]
@@ -160,7 +171,11 @@ def _parameters(heard: Heard, world: World) -> None:
         stop = _STOP.search(rest)
         end = stop.start() if stop else len(rest)
         for name in names:
-            found = re.search(rf"[,\s]+(?:(?:por|via|desde|from|through|over|en|on|del|de|using)\s+(?:el |la |the )?){re.escape(name)}\b", rest)
+            found = re.search(
+                rf"[,\s]+(?:(?:por|via|desde|from|through|over|en|on|del|de|using)\s+(?:el |la |the "
+                rf")?){re.escape(name)}\b",
+                rest,
+            )
             end = min(end, found.start()) if found else end
         body = heard.text[cue.end() : cue.end() + end]
         pieces = _pieces(body)
@@ -202,7 +217,9 @@ def _without_dates(
     if kept and (wanted is None or len(kept) == wanted):
         # "30 de junio mañana a las 10": the last item ends where a schedule begins.
         item, start, end = kept[-1]
-        at = re.search(r"\s(?:(?:para|on|el|for|at|a) )?(?:hoy|manana|pasado manana|today|tomorrow|tonight)\b", fold(item))
+        at = re.search(
+            r"\s(?:(?:para|on|el|for|at|a) )?(?:hoy|manana|pasado manana|today|tomorrow|tonight)\b", fold(item)
+        )
         if at:
             kept[-1] = (item[: at.start()].strip(), start, start + at.start())
     return kept, kept[-1][2] if kept else 0
@@ -243,16 +260,30 @@ def split_values(text: str) -> list[str]:
 
 # Flags, media.
 
-_PROBLEMATIC = r"(?:(?:numeros?|numbers?|contactos?|contacts?|clientes?|personas?|ones|people|los|las|the|a|al|marcad[oa]s?|marked|como|as|de|que sean|with|con|any|flagged|flageados)\s+)*(?:problematic[oa]?s?|problem\s+(?:numbers?|contacts?)|problemas?|conflictivos?)"
-_UNDELIVERABLE = r"(?:(?:numeros?|numbers?|contactos?|contacts?|clientes?|personas?|ones|people|los|las|the|a|al|marcad[oa]s?|marked|como|as|any|flagged)\s+)*(?:(?:no|in|imposibles de|not) ?entrega(?:bles?|dos)|undeliverables?|undelivered|inalcanzables?|unreachable|imposibles? de entregar|inentregables?|que no (?:reciben|se pueden entregar))"
+_PROBLEMATIC = (
+    r"(?:(?:numeros?|numbers?|contactos?|contacts?|clientes?|personas?|ones|people|los|las|the|a|al|marcad[oa]s?|"
+    r"marked|como|as|de|que sean|with|con|any|flagged|flageados)\s+)*(?:problematic[oa]?s?|problem\s+(?:numbers?|"
+    r"contacts?)|problemas?|conflictivos?)"
+)
+_UNDELIVERABLE = (
+    r"(?:(?:numeros?|numbers?|contactos?|contacts?|clientes?|personas?|ones|people|los|las|the|a|al|marcad[oa]s?|"
+    r"marked|como|as|any|flagged)\s+)*(?:(?:no|in|imposibles de|not) ?entrega(?:bles?|dos)|undeliverables?|"
+    r"undelivered|inalcanzables?|unreachable|imposibles? de entregar|inentregables?|que no (?:reciben|se pueden "
+    r"entregar))"
+)
 _EXCLUDE = (
-    r"(?:(?:y |and |pero |but )*(?:sin|no|excluye(?:ndo)?|excluding|exclude|excluir|skip(?:ping)?|omite|omit(?:ting|ir)?|"
+    r"(?:(?:y |and |pero |but )*(?:sin|no|excluye(?:ndo)?|excluding|exclude|excluir|skip(?:ping)?|omite|"
+    r"omit(?:ting|ir)?|"
     r"omitiendo|salta(?:ndo|te)?|without|evita(?:ndo)?|avoid(?:ing)?|don't|dont|do not|ni|nor|or|leave out|leaving out|"
     r"deja(?:ndo)? fuera|not|except(?:o)?|excepto|menos|quita(?:ndo)?|never|nunca|descarta(?:ndo)?|ignora(?:ndo)?|"
     r"ignore|minus)\b(?:\s+(?:que|se|lo|la|le|les|mand\w+|envi\w+|send\w*|it|go|goes|vaya|incluy\w+|incluir|includ\w+|"
-    r"to|a|los|las|the|deliver|message|messag\w+|contar|quiero|want|salga|llegue|tomar|tomes|consider\w*|en cuenta)){0,6}\s+)"
+    r"to|a|los|las|the|deliver|message|messag\w+|contar|quiero|want|salga|llegue|tomar|tomes|consider\w*|en "
+    r"cuenta)){0,6}\s+)"
 )
-_INCLUDE = r"(?:(?:incluye(?:ndo)?|include|including|incluso|tambien|also|even|aunque)\b(?:\s+(?:to|a|los|las|the|send|manda|it)){0,3}\s+)"
+_INCLUDE = (
+    r"(?:(?:incluye(?:ndo)?|include|including|incluso|tambien|also|even|aunque)\b(?:\s+(?:to|a|los|las|the|send|"
+    r"manda|it)){0,3}\s+)"
+)
 
 
 def _flags(heard: Heard) -> None:
@@ -318,8 +349,37 @@ def _phones(heard: Heard, world: World) -> None:
 
 _PARTICLES = {"de", "la", "del", "los", "las", "von", "van", "da", "san", "santa", "y"}
 _TITLES = {"don", "dona", "sr", "sra", "srta", "dr", "dra", "mr", "mrs", "ms", "ing", "lic", "prof", "miss"}
-_NOT_NAMES = {"tel", "ok", "num", "no", "cel", "tels", "datos", "nombre", "llama", "telefono", "via", "lada", "her", "his", "cell",
-              "sign", "take", "get", "pull", "throw", "kick", "go", "bring", "dump", "pop", "stick", "contactos", "whats", "wa"}
+_NOT_NAMES = {
+    "tel",
+    "ok",
+    "num",
+    "no",
+    "cel",
+    "tels",
+    "datos",
+    "nombre",
+    "llama",
+    "telefono",
+    "via",
+    "lada",
+    "her",
+    "his",
+    "cell",
+    "sign",
+    "take",
+    "get",
+    "pull",
+    "throw",
+    "kick",
+    "go",
+    "bring",
+    "dump",
+    "pop",
+    "stick",
+    "contactos",
+    "whats",
+    "wa",
+}
 
 
 def find_people(heard: Heard) -> None:
@@ -405,9 +465,9 @@ def _quotes(heard: Heard, world: World) -> None:
         if len(same) == 1:
             _refer(heard, same[0], match.start(), match.end())
             heard.quotes.append((inner, match.start(), match.end()))
-        elif template_named(fold(inner).replace(" ", "_"), world) and REF not in inner and not _titles(inner, world):
-            continue
-        elif _channel_by_name(inner, world):
+        elif (
+            template_named(fold(inner).replace(" ", "_"), world) and REF not in inner and not _titles(inner, world)
+        ) or _channel_by_name(inner, world):
             continue
         elif not any(mark in heard.masked[start:end] for mark in (REF, CHANNEL, AGENT, URL, MAIL, PHONE)):
             heard.quotes.append((inner, match.start(), match.end()))
@@ -432,7 +492,11 @@ def _templates(heard: Heard, world: World) -> None:
         cue = r"(?:plantilla|template|formato|machote)"
         link = r"(?: (?:de|del|llamada|called|named|la|el|the|es|is|sea|sera|a|to|por|con|with|:))*\s*:?\s*[\"']?"
         _take_template(heard, name, rf"(?<=\b)(?P<cue>{cue}{link}){loose}(?!\w)[\"']?")
-        _take_template(heard, name, rf"(?<!\w)[\"']?{loose}[\"']?(?= (?:template|de plantilla|como plantilla|as (?:the|its|a) template))")
+        _take_template(
+            heard,
+            name,
+            rf"(?<!\w)[\"']?{loose}[\"']?(?= (?:template|de plantilla|como plantilla|as (?:the|its|a) template))",
+        )
     for match in _each(heard, r"(?<!\w)[a-z0-9]+(?:_[a-z0-9]+)+(?!\w)"):
         if world.templates is None:
             heard.templates.append(heard.text[match.start() : match.end()])
@@ -471,7 +535,8 @@ def _exact_titles(heard: Heard, world: World) -> None:
 
 
 TITLE_END = (
-    r"(?=\s*(?:[,;.|\n()?!]|$)|\s+(?:(?:y|and|e)\s+)?(?:(?:que sea|sea|es|it's|its|as an?|como|de|en|con|with|using|usando|para|for|for me|"
+    r"(?=\s*(?:[,;.|\n()?!]|$)|\s+(?:(?:y|and|e)\s+)?(?:(?:que sea|sea|es|it's|its|as an?|como|de|en|con|with|"
+    r"using|usando|para|for|for me|"
     r"in|under|y|and|tipo|type|categor\w+|category|of type|de tipo|de categoria)\s+)*(?:la |el |the |una |an? |su )*"
     r"(?:marketing|mercadotecnia|promocional|utilidad|utility|transaccional|transactional|autenticacion|authentication|"
     r"plantilla|template|categoria|category|tipo|type|due[nñ]o|duena|owner|owners|propietari\w+|owned|responsable|"
@@ -479,7 +544,8 @@ TITLE_END = (
 )
 """Where an unquoted title ends: at punctuation, or where the sentence goes on to another field."""
 _RENAMING = re.compile(
-    r"\b(?:renam\w*|renombr\w*|rebautiz\w*|retitul\w*|retitle|(?:cambi\w*|change|update|actualiz\w*|pon\w*|set|modific\w*|edit\w*)\b"
+    r"\b(?:renam\w*|renombr\w*|rebautiz\w*|retitul\w*|retitle|(?:cambi\w*|change|update|actualiz\w*|pon\w*|set|"
+    r"modific\w*|edit\w*)\b"
     r"[^.;\n]*?\b(?:nombre|titulo|title|name))\b"
 )
 
@@ -515,8 +581,10 @@ def _channel_by_name(text: str, world: World) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-_BY = (r"(?:(?:por|via|desde|from|through|over|en|on|using|usando|canal|channel|with|con|mediante|numero|number|linea|line|"
-       r"traves|del|de|sender|remitente|out|is|es|sea|cuenta|account)[ :]+(?:of |el |la |the |de |del |our |nuestro )*)")  # fmt: skip
+_BY = (r"(?:(?:por|via|desde|from|through|over|en|on|using|usando|canal|channel|with|con|mediante|numero|number|"
+    r"linea|line|"
+       r"traves|del|de|sender|remitente|out|is|es|sea|cuenta|account)[ :]+(?:of |el |la |the |de |del |our |"
+       r"nuestro )*)")  # fmt: skip
 
 
 def _channels(heard: Heard, world: World) -> None:
@@ -531,11 +599,15 @@ def _channels(heard: Heard, world: World) -> None:
     for channel in world.channels or ():
         for word in _key(str(channel.get("name"))).split():
             shared = [c for c in world.channels or () if word in _key(str(c.get("name"))).split()]
-            match = re.search(rf"\b{_BY}(?P<name>{re.escape(word)})(?!\w)(?: (?:canal|channel|number|line))?", heard.masked)
+            match = re.search(
+                rf"\b{_BY}(?P<name>{re.escape(word)})(?!\w)(?: (?:canal|channel|number|line))?", heard.masked
+            )
             if len(shared) == 1 and match and len(word) > 2:
                 _take_channel(heard, channel, match.start("name"), match.end("name"))
                 return
-    found = re.search(r"\b(?:canal|channel)(?: de| llamado| named| called)?[ :]+(?=[\"A-Z0-9])(\"?[\w ]+)", _aligned(heard))
+    found = re.search(
+        r"\b(?:canal|channel)(?: de| llamado| named| called)?[ :]+(?=[\"A-Z0-9])(\"?[\w ]+)", _aligned(heard)
+    )
     if found and not any(mark in heard.masked[found.start() : found.end()] for mark in MARKS):
         heard.unknown_channel = found[1].strip('" ')
 
@@ -609,7 +681,7 @@ def _partial_titles(heard: Heard, world: World) -> None:
 
 
 def _matches(table: Sequence[tuple[Json, list[str]]], word: str) -> dict[int, str]:
-    if not word or word in _SMALL or len(word) < 3 and not word.isdigit() or not word[0].isalnum():
+    if not word or word in _SMALL or (len(word) < 3 and not word.isdigit()) or not word[0].isalnum():
         return {}
     plain = _stem(word)
     exact = {i: t for i, (_, title) in enumerate(table) for t in title if t == plain and t not in _SMALL}
@@ -636,7 +708,12 @@ def _keep_strong(
                     beside |= matched[near_at].keys()
             found = {index: word for index, word in found.items() if index in beside}
             before = listed[at - 1].word if at else ""
-            if not found and before in ("la", "campana", "campaign", "de", "the") and _alone(matched, at) and word in words.CATEGORY_OF:
+            if (
+                not found
+                and before in ("la", "campana", "campaign", "de", "the")
+                and _alone(matched, at)
+                and word in words.CATEGORY_OF
+            ):
                 found = matched[at]
         out.append(found)
     return out
@@ -701,27 +778,45 @@ _DAYS = {
     for name in names.split()
 }  # fmt: skip
 _MONTH = "(?:" + "|".join(sorted(_MONTHS, key=len, reverse=True)) + ")"
-_WEEKDAY = "(?:" + "|".join(sorted((d for d in _DAYS if len(d) > 3 or d in ("mon", "tue", "wed", "thu", "fri", "sat", "sun")), key=len, reverse=True)) + ")"
+_WEEKDAY = (
+    "(?:"
+    + "|".join(
+        sorted(
+            (d for d in _DAYS if len(d) > 3 or d in ("mon", "tue", "wed", "thu", "fri", "sat", "sun")),
+            key=len,
+            reverse=True,
+        )
+    )
+    + ")"
+)
 _ORDINAL = r"(?:st|nd|rd|th|o|ro|°|º)?"
 _DATE = re.compile(
     r"(?P<iso>\b\d{4}-\d{1,2}-\d{1,2})(?:t(?=\d))?"
-    rf"|\b(?P<day1>\d{{1,2}}|primero|uno){_ORDINAL} (?:de |of )?(?P<month1>{_MONTH})\b\.?(?:,? (?:de |del )?(?P<year1>20\d\d))?"
+    rf"|\b(?P<day1>\d{{1,2}}|primero|uno){_ORDINAL} (?:de |of )?(?P<month1>{_MONTH})\b\.?(?:,? (?:de |del "
+    rf")?(?P<year1>20\d\d))?"
     rf"|\b(?P<month2>{_MONTH})\.? (?:the )?(?P<day2>\d{{1,2}}){_ORDINAL}\b(?!:)(?:,? (?P<year2>20\d\d))?"
     r"|\b(?P<first>\d{1,2})[/.-](?P<second>\d{1,2})(?:[/.-](?P<year3>20\d\d|\d\d))?(?![\d:%/]|\.\d)"
     r"|\b(?P<after>pasado manana|(?:the )?day after tomorrow)\b"
     r"|(?<!la )(?<!esta )\b(?P<tomorrow>manana|tomorrow|tmrw|tomorow|tmr)\b"
     r"|\b(?P<today>hoy(?: mismo)?|today|tonight|this (?:afternoon|evening|morning)|esta (?:tarde|noche|manana))\b"
-    rf"|\b(?:(?:el |este |proximo |next |this |on |coming |upcoming |the )*)(?P<weekday>{_WEEKDAY})\b(?:,? (?P<day3>\d{{1,2}})(?! ?(?:am|pm|:|hrs|h\b|a\.m|p\.m|de la))(?: de (?P<month3>{_MONTH}))?)?"
-    r"(?P<week>,? (?:de la (?:proxima|otra|siguiente) semana|de la semana que (?:entra|viene)|next week|of next week))?(?: que (?:viene|entra)| proximo)?"
-    r"|\b(?:el (?:dia )?|the )(?P<day4>\d{1,2})(?P<suffix>st|nd|rd|th)?(?= (?:a las|a la|at|of this|de este|al mediodia)\b)(?: de este mes| of this month)?"
+    rf"|\b(?:(?:el |este |proximo |next |this |on |coming |upcoming |the )*)(?P<weekday>{_WEEKDAY})\b(?:,? "
+    rf"(?P<day3>\d{{1,2}})(?! ?(?:am|pm|:|hrs|h\b|a\.m|p\.m|de la))(?: de (?P<month3>{_MONTH}))?)?"
+    r"(?P<week>,? (?:de la (?:proxima|otra|siguiente) semana|de la semana que (?:entra|viene)|next week|of next "
+    r"week))?(?: que (?:viene|entra)| proximo)?"
+    r"|\b(?:el (?:dia )?|the )(?P<day4>\d{1,2})(?P<suffix>st|nd|rd|th)?(?= (?:a las|a la|at|of this|de este|al "
+    r"mediodia)\b)(?: de este mes| of this month)?"
 )
-_PART = r"(?P<part>(?: ?(?:de|en|por) la (?:manana|tarde|noche|madrugada)| ?del (?:dia|mediodia)| ?in the (?:morning|afternoon|evening)| ?at night| ?(?:a\.? ?m|p\.? ?m)\b\.?))"
+_PART = (
+    r"(?P<part>(?: ?(?:de|en|por) la (?:manana|tarde|noche|madrugada)| ?del (?:dia|mediodia)| ?in the (?:morning|"
+    r"afternoon|evening)| ?at night| ?(?:a\.? ?m|p\.? ?m)\b\.?))"
+)
 _TIME = re.compile(
     r"\b(?:(?:a eso de |como |sharp )?(?:a las?|at|para las|hacia las|around|by|@) ?)(?P<hour>\d{1,2}|"
-    + "|".join(word for word, number in words.NUMBERS.items() if 1 <= number <= 12 and word not in ("un", "docena", "dozen"))
-    + r")(?:[:.h](?P<minute>\d\d))?(?: y (?P<half>media|cuarto|quince|treinta))?(?: en punto| o'clock| sharp)?(?: ?(?:hrs?|horas|h)\b\.?)?"
-    + _PART
-    + r"?(?![\d%/])"
+    + "|".join(
+        word for word, number in words.NUMBERS.items() if 1 <= number <= 12 and word not in ("un", "docena", "dozen")
+    )
+    + r")(?:[:.h](?P<minute>\d\d))?(?: y (?P<half>media|cuarto|quince|treinta))?(?: en punto| o'clock| sharp)?(?: "
+    r"?(?:hrs?|horas|h)\b\.?)?" + _PART + r"?(?![\d%/])"
     r"|\b(?P<hour2>\d{1,2})(?:[:.](?P<minute2>\d\d))?"
     + _PART.replace("part", "part2")
     + r"|\b(?P<hour3>\d{1,2})[:.](?P<minute3>\d\d)(?: ?(?:hrs?|horas|h)\b\.?)?(?!\d)"
@@ -731,10 +826,17 @@ _TIME = re.compile(
 _IN = re.compile(
     r"\b(?:en|in|dentro de|within|de aqui a)(?: unas?| about)? (?P<count>\d{1,3}|"
     + "|".join((*words.NUMBERS, "a", "media", "half an", "half a"))
-    + r") ?(?P<unit>horas?|hours?|hrs?|minutos?|minutes?|mins?|dias?|days?|semanas?|weeks?)\b(?P<half> y media| and a half)?"
+    + r") ?(?P<unit>horas?|hours?|hrs?|minutos?|minutes?|mins?|dias?|days?|semanas?|weeks?)\b(?P<half> y media| "
+    r"and a half)?"
 )
-_BARE_LIST = re.compile(rf"\b(?P<days>\d{{1,2}}{_ORDINAL}(?:, ?(?:el )?\d{{1,2}}{_ORDINAL})*(?: y| and|,)(?: el| the)? )(?=\d{{1,2}}{_ORDINAL} (?:de |of )?{_MONTH}\b)")
-_MONTH_LIST = re.compile(rf"\b(?P<month>{_MONTH})\.? \d{{1,2}}{_ORDINAL}(?P<days>(?:(?:,| and|, and)(?: the)? ?\d{{1,2}}{_ORDINAL}\b(?! ?(?:am|pm|:|a\.m|p\.m)))+)")
+_BARE_LIST = re.compile(
+    rf"\b(?P<days>\d{{1,2}}{_ORDINAL}(?:, ?(?:el )?\d{{1,2}}{_ORDINAL})*(?: y| and|,)(?: el| the)? "
+    rf")(?=\d{{1,2}}{_ORDINAL} (?:de |of )?{_MONTH}\b)"
+)
+_MONTH_LIST = re.compile(
+    rf"\b(?P<month>{_MONTH})\.? \d{{1,2}}{_ORDINAL}(?P<days>(?:(?:,| and|, and)(?: the)? ?\d{{1,2}}{_ORDINAL}\b(?! "
+    rf"?(?:am|pm|:|a\.m|p\.m)))+)"
+)
 
 
 def _dates(heard: Heard, world: World) -> None:
@@ -746,9 +848,7 @@ def _dates(heard: Heard, world: World) -> None:
         heard.mask(start, end, DATE)
 
 
-def find_dates(
-    plain: str, now: datetime, language: str
-) -> tuple[list[datetime], bool, list[tuple[int, int]]]:
+def find_dates(plain: str, now: datetime, language: str) -> tuple[list[datetime], bool, list[tuple[int, int]]]:
     """The moments named, whether a day lacks its time, and where it all stands in `plain`."""
     moments: list[tuple[int, datetime]] = []
     spans: list[tuple[int, int]] = []
@@ -776,7 +876,13 @@ def _inside(span: tuple[int, int], others: Iterable[tuple[int, int]]) -> bool:
 
 def _later(match: re.Match[str], now: datetime) -> datetime:
     said = match["count"]
-    count = 0.5 if said in ("media", "half an", "half a") else 1 if said == "a" else float(words.NUMBERS.get(said, 0) or said)
+    count = (
+        0.5
+        if said in ("media", "half an", "half a")
+        else 1
+        if said == "a"
+        else float(words.NUMBERS.get(said, 0) or said)
+    )
     count += 0.5 if match["half"] else 0
     unit = match["unit"]
     hours = {"h": 1, "d": 24, "s": 168, "w": 168}.get(unit[0], 1 / 60)
@@ -908,14 +1014,32 @@ def _pair(days: list[Day], times: list[Clock], now: datetime, plain: str) -> tup
 
 # Numbers.
 
-_NUMBER = r"(\d{1,3}|" + "|".join(sorted((w for w in words.NUMBERS if w not in ("un", "uno", "una", "one", "cero", "zero")), key=len, reverse=True)) + r")"
-_THING = r"(?:campanas?|campaigns?|contactos?|contacts?|clientes?|clients?|customers?|personas?|people|destinatarios?|recipients?|miembros?|members?|registros?|records?|resultados?|results?|integrantes|primer[oa]s|ultim[oa]s|names?|nombres?|entries|items|de ell[oa]s|of them|suscriptores|subscribers|gente|mas recientes|most recent|latest|newest|oldest|mas (?:nuev|antigu|viej)[oa]s|per page|por pagina|a la vez|at a time|numeros|usuarios|folks|recently)"
+_NUMBER = (
+    r"(\d{1,3}|"
+    + "|".join(
+        sorted(
+            (w for w in words.NUMBERS if w not in ("un", "uno", "una", "one", "cero", "zero")), key=len, reverse=True
+        )
+    )
+    + r")"
+)
+_THING = (
+    r"(?:campanas?|campaigns?|contactos?|contacts?|clientes?|clients?|customers?|personas?|people|destinatarios?|"
+    r"recipients?|miembros?|members?|registros?|records?|resultados?|results?|integrantes|primer[oa]s|ultim[oa]s|"
+    r"names?|nombres?|entries|items|de ell[oa]s|of them|suscriptores|subscribers|gente|mas recientes|most recent|"
+    r"latest|newest|oldest|mas (?:nuev|antigu|viej)[oa]s|per page|por pagina|a la vez|at a time|numeros|usuarios|"
+    r"folks|recently)"
+)
 _SKIP = (
-    rf"(?:salt(?:ate|ando|andote|andose|a|e|ar|arte|ese)(?:me)?|omit(?:e|iendo|ir|ting)?|ignora(?:ndo)?|skip(?:ping)?|brinc(?:a|ate|ando|andote)|"
+    rf"(?:salt(?:ate|ando|andote|andose|a|e|ar|arte|ese)(?:me)?|omit(?:e|iendo|ir|ting)?|ignora(?:ndo)?|"
+    rf"skip(?:ping)?|brinc(?:a|ate|ando|andote)|"
     rf"after|despues de|offset(?: of| de)?|desplazamiento(?: de)?|pasando|past|"
-    rf"a partir (?:de|del)|desde|starting (?:at|from|after|with)|beginning (?:at|after|from)|start(?:s)? (?:at|after|from)|empezando (?:en|desde|por|de|despues de)|"
-    rf"leaving out|luego de|tras|sin contar|sin|without|beyond|from|comenzando (?:en|desde|despues de)|excluding|empieza (?:en|desde|despues de))"
-    rf"(?: (?:de|en|after|los|las|la|el|the|first|primer[oa]s?|number|numero|posicion|position|of|contacto|cliente|registro|campana|campaign|item))*[ #:=]*{_NUMBER}(?:st|nd|rd|th)?\b(?!\s*(?:am|pm|:|de la (?:manana|tarde)))"
+    rf"a partir (?:de|del)|desde|starting (?:at|from|after|with)|beginning (?:at|after|from)|start(?:s)? (?:at|"
+    rf"after|from)|empezando (?:en|desde|por|de|despues de)|"
+    rf"leaving out|luego de|tras|sin contar|sin|without|beyond|from|comenzando (?:en|desde|despues de)|excluding|"
+    rf"empieza (?:en|desde|despues de))"
+    rf"(?: (?:de|en|after|los|las|la|el|the|first|primer[oa]s?|number|numero|posicion|position|of|contacto|cliente|"
+    rf"registro|campana|campaign|item))*[ #:=]*{_NUMBER}(?:st|nd|rd|th)?\b(?!\s*(?:am|pm|:|de la (?:manana|tarde)))"
 )
 
 
@@ -937,7 +1061,11 @@ def find_page(masked: str) -> dict[str, int]:
     if skip := re.search(rf"\b{_SKIP}", masked):
         out["offset"] = number(skip[1])
         masked = masked[: skip.start()] + " " * (skip.end() - skip.start()) + masked[skip.end() :]
-    elif page := re.search(r"\b(?:pagina|page) (?:number |numero )?(\d{1,3})\b|\b(segunda|second|tercera|third) (?:pagina|page|tanda|batch)\b", masked):
+    elif page := re.search(
+        r"\b(?:pagina|page) (?:number |numero )?(\d{1,3})\b|\b(segunda|second|tercera|third) (?:pagina|page|tanda|"
+        r"batch)\b",
+        masked,
+    ):
         at = int(page[1]) if page[1] else 2 if page[2] in ("segunda", "second") else 3
         out["page"] = at
         masked = masked[: page.start()] + " " * (page.end() - page.start()) + masked[page.end() :]
@@ -949,11 +1077,18 @@ def find_page(masked: str) -> dict[str, int]:
 
 
 def _limit(masked: str) -> int | None:
-    lead = r"(?:primer[oa]s|ultim[oa]s|first|last|latest|top|newest|oldest|next|siguientes|proxim[oa]s|limit[e]?(?: de| of|:|=)?|maximo(?: de)?|max|hasta|up to|solo|solamente|nomas|nada mas|just|only|most recent|mas recientes|no more than|no mas de|at most|recientes)"
+    lead = (
+        r"(?:primer[oa]s|ultim[oa]s|first|last|latest|top|newest|oldest|next|siguientes|proxim[oa]s|limit[e]?(?: "
+        r"de| of|:|=)?|maximo(?: de)?|max|hasta|up to|solo|solamente|nomas|nada mas|just|only|most recent|mas "
+        r"recientes|no more than|no mas de|at most|recientes)"
+    )
     for pattern in (
-        rf"\b{lead} (?:unas |los |las |the )?{_NUMBER}\b(?! ?(?:%|am|pm|de la|:|dias|days|semanas|weeks|de (?:enero|febrero|marzo|abril|mayo|junio|julio|agosto)))",
-        rf"\b{_NUMBER} (?:(?:mas|most|last|very|de (?:las|los)|of (?:the|our|my)|mis|nuestr[oa]s|ultim[oa]s|primer[oa]s|first|latest|newest|oldest|recent|promo|recently|created|updated|creadas) )*{_THING}\b",
-        rf"\b(?:show|dame|muestra(?:me)?|give me|ensename|trae(?:me)?|get|list|lista(?:me)?|ver|see|display|quiero|pull up|bring up|fetch)(?: me| solo| just| only| unas?| unos)? {_NUMBER}\b(?! ?%)",
+        rf"\b{lead} (?:unas |los |las |the )?{_NUMBER}\b(?! ?(?:%|am|pm|de la|:|dias|days|semanas|weeks|de "
+        rf"(?:enero|febrero|marzo|abril|mayo|junio|julio|agosto)))",
+        rf"\b{_NUMBER} (?:(?:mas|most|last|very|de (?:las|los)|of (?:the|our|my)|mis|nuestr[oa]s|ultim[oa]s|"
+        rf"primer[oa]s|first|latest|newest|oldest|recent|promo|recently|created|updated|creadas) )*{_THING}\b",
+        rf"\b(?:show|dame|muestra(?:me)?|give me|ensename|trae(?:me)?|get|list|lista(?:me)?|ver|see|display|quiero|"
+        rf"pull up|bring up|fetch)(?: me| solo| just| only| unas?| unos)? {_NUMBER}\b(?! ?%)",
         rf"\b(?:las|los|the) {_NUMBER}\b(?! ?(?:%|am|pm|:|de la (?:manana|tarde|noche)|hrs|horas))",
     ):
         if found := re.search(pattern, masked):
@@ -964,17 +1099,47 @@ def _limit(masked: str) -> int | None:
 def find_order(masked: str, by_name: str) -> dict[str, str]:
     """sortBy and sortDirection; `by_name` is what sorting by name is called there."""
     out: dict[str, str] = {}
-    ascending = re.search(r"\b(asc\w*|mas (?:antigu|viej)[oa]s?(?: (?:primero|al principio|arriba))?|oldest|earliest|de la a a la z|a a la z|a to z|a-z|a->z|menor a mayor|antigu[oa]s? primero|viej[oa]s? primero|mas anterior|first to last|a z)\b", masked)
-    descending = re.search(r"\b(desc\w*|z to a|de la z a la a|z a la a|z-a|newest|most recent|mas (?:recient|nuev)\w+|latest first|recent\w* first|reverse|inverso|reversa|al reves)\b", masked)
-    alphabetical = re.search(r"\b(alfabetic\w*|alphabetic\w*|abecedario|por (?:el )?(?:nombre|titulo)s?|by (?:the |their )?(?:name|title)s?|segun (?:el |su )?(?:nombre|titulo)|a to z|z to a|a-z|z-a|de la (?:a|z) a la [az]|(?:sort|order)(?:ed)? by (?:name|title)|name order|title order|por orden de (?:nombre|titulo)|nombre asc\w*|orden alfab\w*)\b", masked)
-    created = re.search(r"\b(creaci\w+|creation\w*|fecha de alta|newest|oldest|mas (?:nuev|antigu|viej)[oa]s?)\b", masked)
-    made = re.search(r"\b(cread[oa]s?|created|agreg(?:ad[oa]s|aron)|added|joined|registrad[oa]s|crearon|dad[oa]s de alta)\b", masked)
-    ordered = re.search(r"\b(recen\w+|recien\w+|ultim\w+|last|latest|orden\w*|sort\w*|order\w*|antigu\w+|earliest|first|primer[oa]s?)\b", masked)
+    ascending = re.search(
+        r"\b(asc\w*|mas (?:antigu|viej)[oa]s?(?: (?:primero|al principio|arriba))?|oldest|earliest|de la a a la z|"
+        r"a a la z|a to z|a-z|a->z|menor a mayor|(?:crearon|created|agregaron|added) (?:primero|first)|"
+        r"antigu[oa]s? primero|viej[oa]s? primero|mas anterior|first to last|a z)\b",
+        masked,
+    )
+    descending = re.search(
+        r"\b(desc\w*|z to a|de la z a la a|z a la a|z-a|newest|most recent|mas (?:recient|nuev)\w+|latest first|"
+        r"recent\w* first|reverse|inverso|reversa|al reves)\b",
+        masked,
+    )
+    alphabetical = re.search(
+        r"\b(alfabetic\w*|alphabetic\w*|abecedario|por (?:el )?(?:nombre|titulo)s?|by (?:the |their )?(?:name|"
+        r"title)s?|segun (?:el |su )?(?:nombre|titulo)|a to z|z to a|a-z|z-a|de la (?:a|z) a la [az]|(?:sort|"
+        r"order)(?:ed)? by (?:name|title)|name order|title order|por orden de (?:nombre|titulo)|nombre asc\w*|"
+        r"orden alfab\w*)\b",
+        masked,
+    )
+    created = re.search(
+        r"\b(creaci\w+|creation\w*|fecha de alta|newest|oldest|mas (?:nuev|antigu|viej)[oa]s?)\b", masked
+    )
+    made = re.search(
+        r"\b(cread[oa]s?|created|agreg(?:ad[oa]s|aron)|added|joined|registrad[oa]s|crearon|dad[oa]s de alta)\b", masked
+    )
+    ordered = re.search(
+        r"\b(recen\w+|recien\w+|ultim\w+|last|latest|orden\w*|sort\w*|order\w*|antigu\w+|earliest|first|"
+        r"primer[oa]s?)\b",
+        masked,
+    )
     created = created or (made if ordered else None)
-    updated = re.search(r"\b(actualiz\w*|modific\w*|updated?|changed|edited|last update|cambiad[oa]s|edit\w*|touched|movid[oa]s)\b", masked)
+    updated = re.search(
+        r"\b(actualiz\w*|modific\w*|updated?|changed|edited|last update|cambiad[oa]s|edit\w*|touched|movid[oa]s)\b",
+        masked,
+    )
     if alphabetical:
         out["sortBy"] = by_name
-        out["sortDirection"] = "desc" if re.search(r"\b(desc\w*|z to a|z a la a|z-a|reverse|invers\w|reversa|al reves)\b", masked) else "asc"
+        out["sortDirection"] = (
+            "desc"
+            if re.search(r"\b(desc\w*|z to a|z a la a|z-a|reverse|invers\w|reversa|al reves)\b", masked)
+            else "asc"
+        )
         return out
     if updated:
         out["sortBy"] = "lastUpdate"
