@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,8 @@ from agent.errors import AgentError, DecisionRefused, UsageError
 from agent.settings import SANDBOX_URL, Settings, machine_language
 
 if TYPE_CHECKING:
+    import ssl
+
     from agent.interfaces.terminal import Screen
     from agent.loop import Agent, AgentEvent
     from agent.prompts import Words
@@ -129,7 +132,8 @@ def build(settings: Settings) -> "Agent":
         # Idle connections are dropped before servers usually do: a POST on a dying one would end as unknown.
         limits = httpx.Limits(max_connections=10, max_keepalive_connections=5, keepalive_expiry=4.0)
         timeout = httpx.Timeout(settings.request_deadline, connect=10.0)
-        http = httpx.AsyncClient(base_url=settings.platica_base_url, limits=limits, timeout=timeout)
+        url = settings.platica_base_url
+        http = httpx.AsyncClient(base_url=url, limits=limits, timeout=timeout, verify=_verify(url))
         key = settings.platica_api_key.get_secret_value()
     platica = Platica(
         http,
@@ -140,6 +144,18 @@ def build(settings: Settings) -> "Agent":
     )
     journal = Journal(_database(settings))
     return Agent(settings, model=_model(settings), platica=platica, journal=journal, locale=machine_language())
+
+
+@cache
+def _trust() -> "ssl.SSLContext":
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
+def _verify(url: str) -> "ssl.SSLContext | bool":
+    """One set of certificates for both services, loaded only where a connection is encrypted: it takes 40 ms."""
+    return _trust() if url.startswith("https:") else False
 
 
 def _make_home(settings: Settings) -> None:
@@ -169,7 +185,11 @@ def _model(settings: Settings) -> Any:
 
     key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else None
     client = connect(
-        key=key, base_url=settings.openai_base_url, timeout=settings.model_timeout, retries=settings.model_retries
+        key=key,
+        base_url=settings.openai_base_url,
+        timeout=settings.model_timeout,
+        retries=settings.model_retries,
+        verify=_verify(settings.openai_base_url or "https://"),
     )
     strict = settings.strict_tools if settings.strict_tools is not None else settings.openai_base_url is None
     return OpenAIModel(

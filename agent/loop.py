@@ -218,6 +218,29 @@ class Transcript:
                 return
 
 
+class _Beat:
+    """Renews a lease while a turn lasts; most are over before the first renewal."""
+
+    def __init__(self, journal: Journal, session: str, owner: str) -> None:
+        self._journal, self._session, self._owner = journal, session, owner
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(LEASE / 3, self._start)
+
+    def _start(self) -> None:
+        self._task = asyncio.create_task(self._keep())
+
+    async def _keep(self) -> None:
+        while True:
+            with contextlib.suppress(AgentError):
+                await self._journal.write(lambda tx: tx.lease(self._session, self._owner))
+            await asyncio.sleep(LEASE / 3)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+
 class _Ended(Exception):
     """The turn is over, its error has been told."""
 
@@ -339,12 +362,12 @@ class Agent:
     ) -> AsyncGenerator[AgentEvent]:
         """The turn under the conversation's lease, with its errors as events. `first` is what a message begins with."""
         owner = make_owner()
-        beat: asyncio.Task[None] | None = None
+        beat: _Beat | None = None
         held: list[AgentEvent] = []
         try:
             try:
                 await self._lease(session, owner, first)
-                beat = asyncio.create_task(self._keep(session, owner))
+                beat = _Beat(self.journal, session, owner)
                 async with contextlib.aclosing(turn):
                     async for event in turn:
                         # A card or a last word is shown once it is stored and the conversation is free again.
@@ -369,7 +392,7 @@ class Agent:
         for event in held:
             yield event
 
-    async def _release(self, session: str, owner: str, beat: "asyncio.Task[None] | None", *, failed: bool) -> None:
+    async def _release(self, session: str, owner: str, beat: "_Beat | None", *, failed: bool) -> None:
         """Stores what is left of the turn and gives the conversation up, in one commit."""
         if beat is None:
             self._transcripts.pop(session, None)
@@ -423,12 +446,6 @@ class Agent:
                 return
             await asyncio.sleep(0.2)
         raise SessionBusy(session=session)
-
-    async def _keep(self, session: str, owner: str) -> None:
-        while True:
-            await asyncio.sleep(LEASE / 3)
-            with contextlib.suppress(AgentError):
-                await self.journal.write(lambda tx: tx.lease(session, owner))
 
     def _language(self, session: str) -> Language:
         transcript = self._transcripts.get(session)
@@ -789,10 +806,10 @@ class Agent:
             content["reason"] = outcome.data["reason"]
         if outcome.result is not None:
             content["result"] = outcome.result
-        text = fit(content)
+        text, shown = fit(content)
         body = {"role": "tool", "tool_call_id": call.id, "content": text}
         ok = outcome.kind is Kind.DONE
-        return body, ToolResult(call.id, call.name, ok, outcome.kind.value, line, from_json(text))
+        return body, ToolResult(call.id, call.name, ok, outcome.kind.value, line, shown)
 
     def line(self, outcome: Outcome, language: Language) -> str:
         """What happened, in one line that code renders. Empty for a read that went well."""
@@ -816,7 +833,10 @@ class Agent:
         if language not in self._systems:
             text = self.words(language).system(read_only=self.settings.read_only)
             self._systems[language] = to_json({"role": "system", "content": text})
-        return b"[" + b",".join([self._systems[language], *transcript.messages]) + b"]"
+        # Brackets go on the ends first, so that a long history is copied once.
+        messages = [b"[" + self._systems[language], *transcript.messages]
+        messages[-1] += b"]"
+        return b",".join(messages)
 
     async def _workspace(self) -> dict[str, Json]:
         """Channels and templates, at most 50 each. They may be a minute old: previews read their own."""
@@ -931,12 +951,13 @@ def without_nulls(value: Json) -> Json:
     return value
 
 
-def fit(content: dict[str, Json], limit: int = ANSWER_BYTES) -> str:
-    """Compact JSON of at most about `limit` bytes: long lists are cut, saying how many are left and how to get them."""
+def fit(content: dict[str, Json], limit: int = ANSWER_BYTES) -> tuple[str, dict[str, Json]]:
+    """Compact JSON of at most about `limit` bytes, and what it says: long lists are cut, with how many are left and how
+    to get them."""
     content = without_nulls(content)
     text = to_json(content)
     if len(text) <= limit:
-        return text.decode()
+        return text.decode(), content
     for group, key, records in _lists(content.get("result")):
         keep, size = 0, len(text) - len(to_json(records))
         for record in records:
@@ -949,9 +970,9 @@ def fit(content: dict[str, Json], limit: int = ANSWER_BYTES) -> str:
         content |= {"omitted": len(records) - keep, "next_offset": offset + keep}
         text = to_json(content)
         if len(text) <= limit:
-            return text.decode()
+            return text.decode(), content
     content["result"] = {"cut": json.dumps(content.get("result"), ensure_ascii=False)[: limit // 2]}
-    return to_json(content).decode()
+    return to_json(content).decode(), content
 
 
 def _lists(result: Json) -> Iterator[tuple[dict[str, Json], str, list[Json]]]:

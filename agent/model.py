@@ -26,6 +26,8 @@ from agent.errors import (
 )
 
 if TYPE_CHECKING:
+    import ssl
+
     import openai
 
 
@@ -76,6 +78,11 @@ class OpenAIModel:
         flags: dict[str, Json] = {"model": name}
         if stream:
             flags |= {"stream": True, "stream_options": {"include_usage": True}}
+        import openai
+
+        # Names of the SDK's own bookkeeping, left out like the rest of what it tells.
+        untold = {f"x-stainless-{name}": openai.Omit() for name in ("retry-count", "read-timeout")}
+        self._options: Any = {"headers": untold}
         self._head = to_json({**flags, "tools": tools})[:-1] + b',"messages":'
 
     @property
@@ -89,7 +96,7 @@ class OpenAIModel:
         import aiohttp
         import openai
 
-        body = self._head + messages + b"}"
+        body = b"".join((self._head, messages, b"}"))
         try:
             if not self._stream:
                 completion = _whole(from_json(await self._post(body)))
@@ -124,7 +131,7 @@ class OpenAIModel:
         try:
             async with asyncio.timeout(self._deadline):
                 response = await self._client.post(
-                    "/chat/completions", content=body, cast_to=httpx2.Response, options=_JSON_OPTIONS
+                    "/chat/completions", content=body, cast_to=httpx2.Response, options=self._options
                 )
                 return response.content
         except TimeoutError:
@@ -140,7 +147,7 @@ class OpenAIModel:
             "/chat/completions",
             content=body,
             cast_to=object,
-            options=_JSON_OPTIONS,
+            options=self._options,
             stream=True,
             stream_cls=openai.AsyncStream[object],
         )
@@ -167,7 +174,8 @@ class OpenAIModel:
 
 _CUT: Mapping[str, Json] = {"cut": True}
 """Follows the last event of a stream that ended without [DONE]."""
-_JSON_OPTIONS: Any = {"headers": {"Content-Type": "application/json"}}
+_UNTOLD = [f"X-Stainless-{name}" for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version")]
+"""What the SDK tells every endpoint about this machine. It costs time on each request, and nobody here wants it."""
 
 
 async def _drain(chunks: AsyncIterator[bytes]) -> None:
@@ -357,15 +365,19 @@ def _by_status(status: int, text: str, body: Mapping[str, Json], headers: Mappin
     return ModelRejected(status=status, text=text)
 
 
-def connect(*, key: str | None, base_url: str | None, timeout: float, retries: int) -> "openai.AsyncOpenAI":
+def connect(
+    *, key: str | None, base_url: str | None, timeout: float, retries: int, verify: "ssl.SSLContext | bool" = True
+) -> "openai.AsyncOpenAI":
     """The SDK's client. Servers that need no key (Ollama, llama.cpp) get a placeholder."""
     import openai
 
+    untold: Any = {name: openai.Omit() for name in [*_UNTOLD, "X-Stainless-Async"]}
     return openai.AsyncOpenAI(
         api_key=key or "none",
+        default_headers=untold,
         base_url=base_url,
         max_retries=retries,
         timeout=openai.Timeout(timeout, connect=min(timeout, 10.0)),
         # A third of the cost of the default transport, and it stays that cheap with hundreds of sessions at once.
-        http_client=openai.DefaultAioHttpClient(),
+        http_client=openai.DefaultAioHttpClient(verify=verify, follow_redirects=False),
     )

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, urlencode
 
 import httpx
 from pydantic import ValidationError
@@ -105,6 +106,7 @@ class Platica:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._http = http
+        self.base_url = str(http.base_url).rstrip("/")
         self._headers = {"authorization": f"Bearer {key}", "accept": "application/json"}
         self._secrets = [part for part in (key, key.rpartition("_")[2]) if len(part) >= 8]
         self.workspace = workspace
@@ -114,10 +116,6 @@ class Platica:
         self._limiter: AsyncLimiter | None = None
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._pause_until = 0.0
-
-    @property
-    def base_url(self) -> str:
-        return str(self._http.base_url).rstrip("/")
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -181,15 +179,12 @@ class Platica:
         query = dict(request.query)
         if self.workspace is not None:
             query["workspace"] = self.workspace
+        path = f"{request.path}?{urlencode(query)}" if query else request.path
         try:
-            return await self._http.request(
-                request.method,
-                request.path,
-                params=query or None,
-                json=request.body,
-                headers=self._headers,
-                follow_redirects=False,
-            )
+            # Built here and not by the client, whose merging of defaults is a sixth of a request's cost.
+            url, limits = self.base_url + path, {"timeout": self._http.timeout.as_dict()}
+            built = httpx.Request(request.method, url, headers=self._headers, json=request.body, extensions=limits)
+            return await self._http.send(built, follow_redirects=False)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
             raise ApiUnreachable(self._clean(str(error) or type(error).__name__)) from None
         except httpx.InvalidURL as error:
@@ -288,8 +283,6 @@ class Platica:
         return [_as(Template, record) for record in _records(answer, "templates")]
 
     async def template(self, name: str) -> Template:
-        from urllib.parse import quote
-
         answer = await self.request(Request("GET", f"/v1/templates/{quote(name, safe='')}", Risk.READ))
         for record in _records(answer, "templates"):
             if record.get("name") == name:

@@ -232,6 +232,13 @@ async def test_it_is_the_campaign_last_touched() -> None:
     called(await talk.say("bórrala"), "delete_campaign", campaignId="cmpBuenFin")
 
 
+async def test_a_question_about_the_campaign_before() -> None:
+    talk = Talk()
+    called(await talk.say("muéstrame promo verano"), "get_campaign", campaignId="cmpPromo")
+    await talk.answer("done", result={"workspaces": [{"campaigns": [CAMPAIGNS[0]]}]})
+    called(await talk.say("¿y quiénes están ahí?"), "get_campaign_audience", campaignId="cmpPromo")
+
+
 async def test_it_without_anything_before_is_asked_about() -> None:
     asked(await Talk().say("bórrala"))
     asked(await Talk().say("send it from Ventas CDMX"))
@@ -277,6 +284,28 @@ async def test_texts_of_the_api_are_only_data() -> None:
 )
 async def test_not_a_request(text: str) -> None:
     assert isinstance(await Talk().say(text), str)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    ["no quiero {} {}", "¿debería {} {}?", "tal vez {} {}", "voy a {} {}", "mi jefe quiere {} {}", "antes de {} {} avísame",
+     "¿cómo puedo {} {}?", "no me deja {} {}", "olvidé {} {}", "¿quién puede {} {}?", "para {} {} necesito permiso"],
+)  # fmt: skip
+async def test_an_infinitive_asks_only_where_somebody_wants_it(frame: str) -> None:
+    for verb in ("borrar", "enviar", "vaciar", "quitar a todos de"):
+        answer = await Talk().say(frame.format(verb, "promo verano por wb-501 con parámetros A, B, C"))
+        assert isinstance(answer, str), frame
+
+
+@pytest.mark.parametrize(
+    "frame",
+    ["I don't want to {} {}", "should we {} {}?", "maybe {} {}", "I'm going to {} {}", "my boss wants to {} {}",
+     "before you {} {} let me know", "how can I {} {}?", "it won't let me {} {}", "who can {} {}?", "Luis has to {} {}"],
+)  # fmt: skip
+async def test_an_english_verb_asks_only_where_somebody_wants_it(frame: str) -> None:
+    for verb in ("delete", "send", "empty", "remove everyone from"):
+        answer = await Talk().say(frame.format(verb, "promo verano"))
+        assert isinstance(answer, str), frame
 
 
 @pytest.mark.parametrize("text", ["sí", "ok", "yes", "dale", "confirmo", "go ahead"])

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -232,13 +233,17 @@ _PARTICLES = {
     "get": {"off": "remove", "out": "remove", "rid": "remove", "into": "add", "in": "add", "onto": "add", "on": "add"},
     "pull": {"from": "remove", "out": "remove", "off": "remove"},
     "throw": {"out": "remove", "away": "remove", "in": "add", "into": "add"},
-    "sign": {"up": "add"}, "jot": {"down": "add"}, "write": {"down": "add"}, "put": {"together": "create", "out": "send"}, "kick": {"off": "send", "out": "remove"},
-    "turn": {"into": "change"}, "go": {"out": "send"}, "goes": {"out": "send"}, "going": {"out": "send"}, "roll": {"out": "send"},
+    "sign": {"up": "add"}, "jot": {"down": "add"}, "write": {"down": "add"},
+    "put": {"together": "create", "out": "send"}, "kick": {"off": "send", "out": "remove"},
+    "turn": {"into": "change"}, "go": {"out": "send"}, "goes": {"out": "send"}, "going": {"out": "send"},
+    "roll": {"out": "send"},
     "bring": {"in": "add"}, "bump": {"off": "remove"}, "cut": {"from": "remove", "out": "remove"},
-    "leave": {"without": "clear", "out": "remove"}, "set": {"up": "create"}, "spin": {"up": "create"}, "fire": {"up": "create"},
-    "dump": {"": "remove"}, "pop": {"into": "add", "in": "add", "on": "add"}, "stick": {"in": "add", "on": "add", "into": "add"},
+    "leave": {"without": "clear", "out": "remove"}, "set": {"up": "create"}, "spin": {"up": "create"},
+    "fire": {"up": "create"},
+    "dump": {"": "remove"}, "pop": {"into": "add", "in": "add", "on": "add"},
+    "stick": {"in": "add", "on": "add", "into": "add"},
     "drop": {"into": "add"}, "slot": {"into": "add", "in": "add"}, "squeeze": {"in": "add", "into": "add"},
-    "get_": {}, "shoot": {"out": "send"}, "blast": {"out": "send"}, "send": {"off": "send"}, "make": {},
+    "shoot": {"out": "send"}, "blast": {"out": "send"}, "send": {"off": "send"},
 }  # fmt: skip
 _PHRASES = (
     (r"\bd(?:a|e|en|ar|ame|anos)(?:me|le|nos|te|se)?(?:lo|la|los|las|le)? de baja\b", "elimina"),
@@ -251,7 +256,8 @@ _PHRASES = (
     (r"^\W*fuera\b", "quita"), (r"\b(?<!a )todo (el )?mundo\b|(?<=a )todo (el )?mundo\b", "todos"),
     (r"\bsac(a|ar|ame|alo|ue) (el|un) envio\b", "manda"), (r"\b(echa|echale|echar) un (ojo|vistazo)\b", "muestra"),
     (r"\btake a look at\b", "show"), (r"\b(set|spin|fire) up\b", "create"), (r"\bput together\b", "create"),
-    (r"\b(bring|pull) up\b", "show"), (r"\bhave a look at\b", "show"), (r"\bgo through\b", "show"), (r"\blook up\b", "show"),
+    (r"\b(bring|pull) up\b", "show"), (r"\bhave a look at\b", "show"), (r"\bgo through\b", "show"),
+    (r"\blook up\b", "show"),
     (r"\b(echa(te|me|le|melo)?|avienta(te|me)?|haz(me)?|hagan?(me)?|realiza|realice|efectua|ejecuta|dale) (el|un) "
         r"(envio|lanzamiento|disparo)\b", "manda"),
     (r"\b(kick|roll|get) off\b(?= (?:the )?(?:send|campaign|\ue000))", "send"),
@@ -296,7 +302,7 @@ class Sentence:
         nominal = word in _NOMINAL and self._light_before(at)
         if nominal:
             families = {_NOMINAL[word]}
-        if (re.search("[éó]$", original) and not word.endswith(("me", "te", "le", "se", "lo"))) or self._is_surname(at):
+        if re.search("[éó]$", original) or self._is_surname(at):
             families, told = set(), families | told
         passive = not families and told and self._is_passive_order(at)
         if passive:
@@ -437,6 +443,8 @@ class Sentence:
         if not all(word in _FILLERS or word in _LINKS or word.endswith("mente") for word in between):
             return True
         if lead is None or (before[0] == "de" and before[lead] not in ("favor", "trata", "encargate", "haces")):
+            return True
+        if before[lead] in ("toca", "urge", "gustaria", "falta") and before[lead + 1 : lead + 2] in (["le"], ["les"]):
             return True
         usted = before[lead] in ("puede", "podria", "pueden", "podrian", "debe", "deben")
         return usted and not all(
@@ -633,6 +641,9 @@ def _guard(sentence: Sentence) -> str:
     if any(act.families - {"show"} for act in sentence.negated) and not _other_is_asked(sentence):
         return "negated"
     plain = re.sub(words.POLITE_CONDITION, " ", plain)
+    if sentence.acts and sentence.list[: sentence.acts[0].at][-1:] == ["si"] and "?" not in sentence.heard.text:
+        # "si borra la campaña" is a "sí" without its accent: "if" would be followed by another form.
+        plain = re.sub(r"^\W*si\b", " ", plain)
     if words.HYPOTHETICAL.search(plain) or words.CONDITION.search(plain):
         return "hypothetical"
     if _is_reported(sentence):
@@ -692,7 +703,7 @@ def _points_back(sentence: Sentence) -> bool:
     if re.search(
         r"\b(es[ae]|est[ae]|dicha|misma|mism[ao]|aquella|that|this|same|it|its|la anterior|la ultima que|just "
         r"(created|made)|"
-        r"acabo de|acabas de|recien cread[ao]|the one|su|ella|la nueva|the new one)\b",
+        r"acabo de|acabas de|recien cread[ao]|the one|su|ella|ahi|alli|there|la nueva|the new one)\b",
         plain,
     ):
         return True
@@ -804,55 +815,44 @@ def _emptying(sentence: Sentence) -> str:
     return ""
 
 
+_DATA = re.compile(r"\b(lista|listado|list|detalles?|details?|info|informacion|datos|data|resumen|summary|rundown)\b")
+_UNDOING = re.compile(
+    r"\b(cancel\w*|deten\w*|detener|undo|unsend|recall|revert\w*|deshacer|deshaz\w*|parar|pausa\w*|pause|stop)\b"
+)
+
+
 def _sending(sentence: Sentence) -> str:
     acts = [act for act in sentence.acts if "send" in act.families]
     plain = sentence.masked
-    if (
-        not sentence.has_ref()
-        and _INDEFINITE.search(plain)
-        and (sentence.heard.quotes or re.search(rf"\b{_NAMING}\b", plain))
-    ):
+    named = sentence.heard.quotes or re.search(rf"\b{_NAMING}\b", plain)
+    if named and not sentence.has_ref() and _INDEFINITE.search(plain):
         return "create_campaign"
-    if (
-        not sentence.heard.channels
-        and re.match(r"\W*(?:a |de |en )?(que|cual|cuales|what|which|who|whom|quien|quienes)\b", plain)
-        and "?" in sentence.heard.text
-    ):
-        return _read(sentence)
-    to_me = any(re.search(r"[ae]n?me(l[ao]s?)?$", act.word) or sentence.list[act.at + 1 : act.at + 2] == ["me"]
-                or sentence.list[act.at - 1 : act.at] == ["me"] for act in acts)  # fmt: skip
-    kinds = [sentence.object_of(act) for act in acts]
-    wants_data = re.search(
-        r"\b(lista|listado|list|detalles?|details?|info|informacion|datos|data|resumen|summary|rundown)\b", plain
-    )
-    if to_me and not sentence.heard.channels and (wants_data or set(kinds) & {"audience", "campaigns"}):
-        return _read(sentence)
-    if wants_data and not sentence.heard.channels:
+    if not sentence.heard.channels:
+        if _is_told_to_me(sentence, acts):
+            return _read(sentence)
+        if _DATA.search(plain):
+            return ""
+    foreign = _direct_object(sentence, acts[0]) == "foreign" and not sentence.heard.templates
+    if foreign or sentence.families & {"remove", "clear"} or _UNDOING.search(plain):
         return ""
-    if (
-        "show" in sentence.families
-        and (words.PEOPLE_QUESTION.search(plain) or sentence.has(words.AUDIENCE))
-        and not sentence.heard.channels
-    ):
-        return _read(sentence)
-    if sentence.families & {"remove", "clear"}:
-        return ""
-    direct = _direct_object(sentence, acts[0])
-    if direct in ("foreign", "field") and not sentence.heard.templates:
-        return ""
-    if re.search(
-        r"\b(cancel\w*|deten\w*|detener|undo|unsend|recall|revert\w*|deshacer|deshaz\w*|parar|pausa\w*|pause|stop)\b",
-        plain,
-    ):
-        return ""
-    if (
-        sentence.has_ref()
-        or sentence.has(words.CAMPAIGN | words.CAMPAIGNS)
-        or _points_back(sentence)
-        or sentence.heard.channels
-    ):
-        return "send_campaign"
-    return ""
+    spoken = sentence.has_ref() or sentence.has(words.CAMPAIGN | words.CAMPAIGNS) or _points_back(sentence)
+    return "send_campaign" if spoken or sentence.heard.channels else ""
+
+
+def _is_told_to_me(sentence: Sentence, acts: Sequence[Act]) -> bool:
+    """A send verb in a question ("a quién se manda") or for the speaker's own eyes ("mándame la lista")."""
+    plain = sentence.masked
+    question = re.match(r"\W*(?:a |de |en )?(que|cual|cuales|what|which|who|whom|quien|quienes)\b", plain)
+    if question and "?" in sentence.heard.text:
+        return True
+    people = words.PEOPLE_QUESTION.search(plain) or sentence.has(words.AUDIENCE)
+    if people and "show" in sentence.families:
+        return True
+    for act in acts:
+        beside = sentence.list[act.at + 1 : act.at + 2], sentence.list[act.at - 1 : act.at] if act.at else []
+        if re.search(r"[ae]n?me(l[ao]s?)?$", act.word) or ["me"] in beside:
+            return bool(_DATA.search(plain)) or sentence.object_of(act) in ("audience", "campaigns")
+    return False
 
 
 def _direct_object(sentence: Sentence, act: Act) -> str:
@@ -926,74 +926,36 @@ def _first_noun(sentence: Sentence, act: Act) -> str:
     return ""
 
 
+_RENAMING = re.compile(
+    r"\b(renam\w*|renombr\w*|rebautiz\w*|retitul\w*|retitle|llam(e|ar|ale|ala)|call it|recategor\w*|reclasific\w*|"
+    r"reclassify)\b"
+)
+_WEAK_CHANGES = {"use", "usa", "utiliza", "fix", "set", "swap", "give", "mueve", "move", "correct", "nombra"}
+_SOFT_CHANGES = {"debe", "should", "give", "sea", "pasa", "pasar", "dale"}
+
+
 def _updating(sentence: Sentence) -> bool:
-    families = sentence.families
+    """A change verb with a field or a new value; or a softer verb, a campaign and a new value."""
+    heard, plain = sentence.heard, sentence.masked
     fields = {words.FIELD_OF[word] for word in sentence.list if word in words.FIELD_OF}
-    plain = sentence.masked
-    naming = re.search(
-        r"\b(renam\w*|renombr\w*|rebautiz\w*|retitul\w*|retitle|rename|llam(e|ar|ale|ala)|call it|recategor\w*|"
-        r"reclasific\w*|reclassify)\b",
-        plain,
-    )
-    valued = bool(
-        sentence.heard.templates or sentence.heard.mails or sentence.heard.quotes or _category_words(sentence)
-    )
-    if (
-        not valued
-        and re.search(r"^\W*(\w+ ){0,3}?(que|cual|cuales|what|which|how|como)\b|\bwhat\b|\bwhich\b", plain)
-        and sentence.heard.text.rstrip().endswith("?")
-    ):
+    valued = bool(heard.templates or heard.mails or heard.quotes or _category_words(sentence))
+    asking = re.search(r"^\W*(\w+ ){0,3}?(que|cual|cuales|what|which|how|como)\b|\bwhat\b|\bwhich\b", plain)
+    if asking and not valued and heard.text.rstrip().endswith("?"):
         return False
-    if families & {"change"}:
-        verbs = {act.word for act in sentence.acts if "change" in act.families}
-        weak = verbs <= {"use", "usa", "utiliza", "fix", "set", "swap", "give", "mueve", "move", "correct", "nombra"}
-        return (
-            bool(naming)
-            or bool(fields)
-            or (valued and (sentence.has_ref() or _points_back(sentence)))
-            or (not weak and (sentence.has_ref() or sentence.has(words.CAMPAIGN)))
-        )
-    if (
-        valued
-        and not sentence.heard.phones
-        and set(sentence.list) & _WANT
-        and (sentence.heard.mails or sentence.heard.templates)
-        and sentence.has_ref()
-    ):
+    ref = sentence.has_ref()
+    pointed = ref or _points_back(sentence)
+    if "change" in sentence.families:
+        weak = {act.word for act in sentence.acts if "change" in act.families} <= _WEAK_CHANGES
+        strong = not weak and (ref or sentence.has(words.CAMPAIGN))
+        return bool(_RENAMING.search(plain) or fields or strong or (valued and pointed))
+    if not valued or heard.phones or not pointed:
+        return False
+    if ref and (heard.mails or heard.templates) and set(sentence.list) & _WANT:
         return True
-    soft = families & {"put", "create", "add"} or set(sentence.list) & (
-        _WANT
-        | {
-            "debe",
-            "deberia",
-            "should",
-            "ahora",
-            "now",
-            "give",
-            "gets",
-            "get",
-            "goes",
-            "va",
-            "pasa",
-            "pasar",
-            "is",
-            "dale",
-            "sea",
-            "es",
-        }
-    )
-    if not soft or not (sentence.has_ref() or _points_back(sentence)):
-        return False
-    if families & {"put", "create"} or set(sentence.list) & {"debe", "should", "give", "sea", "pasa", "pasar", "dale"}:
-        return (bool(fields & {"title", "category", "templateName", "owners"}) and valued) or (
-            valued and not sentence.heard.phones
-        )
-    asking = re.search(r"\?", sentence.heard.text)
-    return (
-        not asking
-        and valued
-        and bool(re.search(r"\b(ahora|now|from now on|de ahora|en adelante|debe|new|nuev[oa])\b", plain))
-    )
+    wished = re.match(r"\W*que \b.*\b(llame|tenga|use|lleve|sea|quede|pase)\b", plain) and "?" not in heard.text
+    if wished or sentence.families & {"put", "create"} or set(sentence.list) & _SOFT_CHANGES:
+        return True
+    return "?" not in heard.text and bool(re.search(r"\b(from now on|de ahora en|en adelante)\b", plain))
 
 
 def _names_someone(sentence: Sentence) -> bool:
@@ -1018,7 +980,7 @@ def _read(sentence: Sentence) -> str:
     if ref and OWNER.search(plain) and not people:
         return "get_campaign"
     if (people or words.PEOPLE_QUESTION.search(plain)) and not (sentence.has(words.CAMPAIGNS) and not ref):
-        if ref or sentence.has(words.CAMPAIGN):
+        if ref or sentence.has(words.CAMPAIGN) or _points_back(sentence):
             return "get_campaign_audience"
         return "get_campaign_audience" if people and (show or asking) else ""
     if sentence.has(words.CAMPAIGNS):
@@ -1300,13 +1262,8 @@ def _fill_send(slots: dict[str, Any], heard: Heard, world: World, asked: str) ->
         slots["unknown_channel"] = heard.unknown_channel
     if heard.agents:
         slots["agent"] = heard.agents[-1]
-    elif match := re.search(
-        r"\b(?:que (?:responda|conteste|atienda)|have|let)\s+(?:el agente |agent |la agente )?([a-z]+)\b(?= "
-        r"(?:answer|respond|reply|handle)|\W|$)",
-        heard.masked,
-    ):
-        if match[1] not in words.known_words() and match[1] not in words.verbs():
-            slots["agent_name"] = heard.text[match.start(1) : match.end(1)]
+    elif name := _responder_name(heard):
+        slots["agent_name"] = name
     if heard.templates:
         slots["name"] = heard.templates[-1]
     elif heard.unknown_template:
@@ -1322,6 +1279,18 @@ def _fill_send(slots: dict[str, Any], heard: Heard, world: World, asked: str) ->
         heard = hear(f"{slots['day_text']} {heard.text}", heard.language, world)
     if asked != "params":
         _fill_dates(slots, heard, world)
+
+
+def _responder_name(heard: Heard) -> str:
+    """An agent that is called by name, which no list here can turn into an id."""
+    match = re.search(
+        r"\b(?:que (?:responda|conteste|atienda)|have|let)\s+(?:el agente |agent |la agente )?([a-z]+)\b"
+        r"(?= (?:answer|respond|reply|handle)|\W|$)",
+        heard.masked,
+    )
+    if not match or match[1] in words.known_words() or match[1] in words.verbs():
+        return ""
+    return heard.text[match.start(1) : match.end(1)]
 
 
 def _fill_dates(slots: dict[str, Any], heard: Heard, world: World) -> None:
@@ -1343,7 +1312,8 @@ def _loose_values(heard: Heard, asked: str) -> list[str]:
     """Values without the word "parameters": "using Ana and 20%", or the answer to our question."""
     if asked == "params":
         text = re.sub(
-            r"(?i)^\W*(?:(?:son|usa|use|con|with|pon|they are|are|serian|the|los|values?|valores?)\s+)*:?\s*",
+            r"(?i)^\W*(?:(?:son|usa|use|using|usando|con|with|pon|they are|are|serian|the|los|values?|"
+            r"valores?)\s+)*:?\s*",
             "",
             heard.text,
         )
@@ -1435,6 +1405,10 @@ def _missing_change(slots: Mapping[str, Any]) -> str:
     return "" if any(slots.get(name) for name in CHANGES) else "change"
 
 
+def campaign_of(slots: Mapping[str, Any], world: World) -> dict[str, Json]:
+    return next((dict(c) for c in world.campaigns if c.get("id") == slots.get("campaign")), {})
+
+
 def _missing_send(slots: Mapping[str, Any], world: World) -> str:
     if len(slots.get("channels") or ()) != 1:
         return "channel"
@@ -1442,7 +1416,7 @@ def _missing_send(slots: Mapping[str, Any], world: World) -> str:
         return "template"
     if slots.get("agent_name") and not slots.get("agent"):
         return "agent"
-    campaign = next((c for c in world.campaigns if c.get("id") == slots["campaign"]), {})
+    campaign = campaign_of(slots, world)
     name = slots.get("name") or campaign.get("templateName")
     if not name and world.templates is not None:
         return "template"
@@ -1463,7 +1437,7 @@ def arguments_of(frame: Frame, world: World) -> list[dict[str, Json]]:
     """The arguments of each call that the request takes: one, but for several phones to take out."""
     slots = frame.slots
     base = {"campaignId": slots["campaign"]} if slots.get("campaign") else {}
-    page = {key: slots[key] for key in ("limit", "offset", "sortBy", "sortDirection") if key in slots}
+    page: dict[str, Json] = {key: slots[key] for key in ("limit", "offset", "sortBy", "sortDirection") if key in slots}
     match frame.operation:
         case "list_campaigns":
             return [page]
@@ -1485,7 +1459,7 @@ def arguments_of(frame: Frame, world: World) -> list[dict[str, Json]]:
 def _send_arguments(slots: Mapping[str, Any], world: World) -> dict[str, Json]:
     template: dict[str, Json] = {key: slots[key] for key in ("name", "params", "file", "type") if slots.get(key)}
     if template.get("file") and not template.get("type"):
-        campaign = next((c for c in world.campaigns if c.get("id") == slots["campaign"]), {})
+        campaign = campaign_of(slots, world)
         header = (template_named(slots.get("name") or campaign.get("templateName"), world) or {}).get("header")
         template["type"] = str(header.get("type") if isinstance(header, dict) else header).lower()
     template |= slots.get("flags") or {}
@@ -1507,8 +1481,10 @@ _ALLOWED_AFTER = {
     "clear_campaign_audience": {"add_campaign_audience", "delete_campaign", *READS},
     "delete_campaign": {"create_campaign", *READS},
     "send_campaign": {"get_campaign_audience", "list_campaigns"},
-    "get_campaign": {"send_campaign", "delete_campaign", "update_campaign", "add_campaign_audience", "get_campaign_audience"},
-    "get_campaign_audience": {"send_campaign", "clear_campaign_audience", "add_campaign_audience", "remove_campaign_audience_client"},
+    "get_campaign": {"send_campaign", "delete_campaign", "update_campaign", "add_campaign_audience",
+                     "get_campaign_audience"},
+    "get_campaign_audience": {"send_campaign", "clear_campaign_audience", "add_campaign_audience",
+                              "remove_campaign_audience_client"},
     "list_campaigns": {"delete_campaign", "create_campaign", "send_campaign"},
 }  # fmt: skip
 _BETWEEN = re.compile(r"[,;.\n]|\b(?:y|e|and|then|luego|despues|also|tambien|ademas|afterwards|entonces)\b")
@@ -1555,7 +1531,7 @@ def _parts(sentence: Sentence) -> list[str]:
                 cuts.append(cut)
     text = sentence.heard.text
     edges = [0, *cuts, len(text)]
-    parts = [text[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    parts = [text[start:end] for start, end in pairwise(edges)]
     return [re.sub(r"(?i)^\W*(?:(?:y|and|then|luego|después|also|también|además)\b\W*)*", "", part) if at else part
             for at, part in enumerate(parts)]  # fmt: skip
 
@@ -1974,7 +1950,7 @@ class Answers:
         return [str(t["name"]) for t in self.world.templates or () if t.get("status") == "APPROVED"]
 
     def _template_of(self, slots: Mapping[str, Any]) -> str:
-        campaign = next((c for c in self.world.campaigns if c.get("id") == slots.get("campaign")), {})
+        campaign = campaign_of(slots, self.world)
         return str(slots.get("name") or campaign.get("templateName") or "?")
 
     def _ask_params(self, slots: Mapping[str, Any]) -> str:
@@ -2050,11 +2026,13 @@ class Answers:
             return self.say("done")
         campaign = found[0]
         rows = (
-            ("category_label", campaign.get("category")), ("template_label", campaign.get("templateName") or self.say("none")),
+            ("category_label", campaign.get("category")),
+            ("template_label", campaign.get("templateName") or self.say("none")),
             ("owners_label", ", ".join(map(str, campaign.get("owners") or ())) or self.say("none")),
             ("language_label", campaign.get("language")), ("platform_label", campaign.get("platform")),
             ("message_label", campaign.get("message")),
-            ("created_label", self._when(campaign.get("creationDate"))), ("updated_label", self._when(campaign.get("lastUpdate"))),
+            ("created_label", self._when(campaign.get("creationDate"))),
+            ("updated_label", self._when(campaign.get("lastUpdate"))),
         )  # fmt: skip
         lines = [f"- {self.say(label)}: {_flat(value)}" for label, value in rows if value]
         return "\n".join([f"**{_flat(campaign.get('title'))}** · {campaign.get('id')}", *lines])

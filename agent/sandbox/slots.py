@@ -76,6 +76,7 @@ def tokens(masked: str) -> list[Token]:
 
 def hear(text: str, language: str, world: World) -> Heard:
     heard = Heard(text, language, fold(text))
+    _quoted_orders(heard, world)
     _plain_things(heard)
     _ids(heard, world)
     _parameters(heard, world)
@@ -107,9 +108,23 @@ def _plain_things(heard: Heard) -> None:
         heard.mask(match.start(), match.end(), MAIL)
 
 
+def _quoted_orders(heard: Heard, world: World) -> None:
+    """A whole order in quotes is somebody's words: nothing in it is asked for."""
+    titles = {_key(str(campaign.get("title"))) for campaign in world.campaigns}
+    for match in _each(heard, r'"([^"\n]{12,300})"'):
+        said = re.findall(r"[a-z]+", match[1])
+        orders = any(mood == words.COMMAND for word in said[:2] for _, mood in words.verbs().get(word, ()))
+        if orders and len(said) > 3 and _key(match[1]) not in titles:
+            heard.quotes.append((heard.text[match.start(1) : match.end(1)].strip(), match.start(), match.end()))
+            heard.mask(match.start(), match.end(), QUOTE)
+
+
 def _ids(heard: Heard, world: World) -> None:
+    lower = heard.text.lower()
     for campaign in world.campaigns:
         name = str(campaign.get("id") or "")
+        if name.lower() not in lower:
+            continue
         for match in re.finditer(rf"(?<![\w-]){re.escape(name)}(?![\w-])", heard.text, re.IGNORECASE) if name else ():
             _refer(heard, campaign, match.start(), match.end())
     for match in _each(heard, r"\bagt_\w+"):
@@ -216,7 +231,7 @@ def _without_dates(
         kept.pop()
     if kept and (wanted is None or len(kept) == wanted):
         # "30 de junio mañana a las 10": the last item ends where a schedule begins.
-        item, start, end = kept[-1]
+        item, start, _ = kept[-1]
         at = re.search(
             r"\s(?:(?:para|on|el|for|at|a) )?(?:hoy|manana|pasado manana|today|tomorrow|tonight)\b", fold(item)
         )
@@ -524,7 +539,8 @@ def _exact_titles(heard: Heard, world: World) -> None:
     for campaign in world.campaigns:
         if key := _key(str(campaign.get("title") or "")):
             groups.setdefault(key, []).append(campaign)
-    for key in sorted(groups, key=len, reverse=True):
+    said = set(re.findall(r"\w+", heard.masked.replace("_", " ")))
+    for key in sorted((key for key in groups if said.issuperset(key.split())), key=len, reverse=True):
         pattern = r"[\W_]+".join(map(re.escape, key.split()))
         for match in _each(heard, rf"(?<!\w){pattern}(?!\w)"):
             if len(groups[key]) > 1:
@@ -599,17 +615,17 @@ def _channels(heard: Heard, world: World) -> None:
     for channel in world.channels or ():
         for word in _key(str(channel.get("name"))).split():
             shared = [c for c in world.channels or () if word in _key(str(c.get("name"))).split()]
-            match = re.search(
+            said = re.search(
                 rf"\b{_BY}(?P<name>{re.escape(word)})(?!\w)(?: (?:canal|channel|number|line))?", heard.masked
             )
-            if len(shared) == 1 and match and len(word) > 2:
-                _take_channel(heard, channel, match.start("name"), match.end("name"))
+            if len(shared) == 1 and said and len(word) > 2:
+                _take_channel(heard, channel, said.start("name"), said.end("name"))
                 return
-    found = re.search(
+    unknown = re.search(
         r"\b(?:canal|channel)(?: de| llamado| named| called)?[ :]+(?=[\"A-Z0-9])(\"?[\w ]+)", _aligned(heard)
     )
-    if found and not any(mark in heard.masked[found.start() : found.end()] for mark in MARKS):
-        heard.unknown_channel = found[1].strip('" ')
+    if unknown and not any(mark in heard.masked[unknown.start() : unknown.end()] for mark in MARKS):
+        heard.unknown_channel = unknown[1].strip('" ')
 
 
 def _aligned(heard: Heard) -> str:
@@ -629,7 +645,8 @@ _TRANSLATED = {
     "summer": "verano", "survey": "encuesta", "welcome": "bienvenida", "reminder": "recordatorio", "promotion": "promo",
     "appointment": "cita", "billing": "facturacion", "invoice": "facturacion", "invoicing": "facturacion",
     "invoices": "facturacion", "satisfaction": "satisfaccion", "winter": "invierno", "christmas": "navidad",
-    "notice": "aviso", "factura": "facturacion", "facturas": "facturacion", "promocion": "promo", "reminders": "recordatorio",
+    "notice": "aviso", "factura": "facturacion", "facturas": "facturacion", "promocion": "promo",
+    "reminders": "recordatorio",
 }  # fmt: skip
 
 
@@ -708,12 +725,8 @@ def _keep_strong(
                     beside |= matched[near_at].keys()
             found = {index: word for index, word in found.items() if index in beside}
             before = listed[at - 1].word if at else ""
-            if (
-                not found
-                and before in ("la", "campana", "campaign", "de", "the")
-                and _alone(matched, at)
-                and word in words.CATEGORY_OF
-            ):
+            named = before in ("la", "campana", "campaign", "de", "the") or before in words.verbs()
+            if not found and named and _alone(matched, at) and word in words.CATEGORY_OF:
                 found = matched[at]
         out.append(found)
     return out
@@ -771,7 +784,8 @@ _DAYS = {
     name: number
     for number, names in enumerate(
         (
-            "lunes monday mon lun", "martes tuesday tue tues", "miercoles wednesday wed mier", "jueves thursday thu thurs jue",
+            "lunes monday mon lun", "martes tuesday tue tues", "miercoles wednesday wed mier", 
+            "jueves thursday thu thurs jue",
             "viernes friday fri vie", "sabado saturday sat sab", "domingo sunday sun dom",
         )
     )
@@ -1096,54 +1110,42 @@ def _limit(masked: str) -> int | None:
     return None
 
 
+_ASCENDING = re.compile(
+    r"\b(asc\w*|mas (?:antigu|viej)[oa]s?(?: (?:primero|al principio|arriba))?|oldest|earliest|de la a a la z|"
+    r"a a la z|a to z|a-z|a->z|menor a mayor|(?:crearon|created|agregaron|added) (?:primero|first)|"
+    r"antigu[oa]s? primero|viej[oa]s? primero|mas anterior|first to last|a z)\b"
+)
+_DESCENDING = re.compile(
+    r"\b(desc\w*|z to a|de la z a la a|z a la a|z-a|newest|most recent|mas (?:recient|nuev)\w+|latest first|"
+    r"recent\w* first|reverse|invers\w|reversa|al reves)\b"
+)
+_ALPHABETICAL = re.compile(
+    r"\b(alfabetic\w*|alphabetic\w*|abecedario|por (?:el )?(?:nombre|titulo)s?|by (?:the |their )?(?:name|title)s?|"
+    r"segun (?:el |su )?(?:nombre|titulo)|a to z|z to a|a-z|z-a|de la (?:a|z) a la [az]|name order|title order|"
+    r"por orden de (?:nombre|titulo)|nombre asc\w*|orden alfab\w*)\b"
+)
+_CREATED = re.compile(r"\b(creaci\w+|creation\w*|fecha de alta|newest|oldest|mas (?:nuev|antigu|viej)[oa]s?)\b")
+_MADE = re.compile(
+    r"\b(cread[oa]s?|created|agreg(?:ad[oa]s|aron)|added|joined|registrad[oa]s|crearon|dad[oa]s de alta)\b"
+)
+_ORDERED = re.compile(
+    r"\b(recen\w+|recien\w+|ultim\w+|last|latest|orden\w*|sort\w*|order\w*|antigu\w+|earliest|first|primer[oa]s?)\b"
+)
+_UPDATED = re.compile(
+    r"\b(actualiz\w*|modific\w*|updated?|changed|edited|last update|cambiad[oa]s|edit\w*|touched|movid[oa]s)\b"
+)
+
+
 def find_order(masked: str, by_name: str) -> dict[str, str]:
     """sortBy and sortDirection; `by_name` is what sorting by name is called there."""
+    ascending, descending = _ASCENDING.search(masked), _DESCENDING.search(masked)
+    if _ALPHABETICAL.search(masked):
+        last_first = re.search(r"\b(desc\w*|z to a|z a la a|z-a|reverse|invers\w|reversa|al reves)\b", masked)
+        return {"sortBy": by_name, "sortDirection": "desc" if last_first else "asc"}
     out: dict[str, str] = {}
-    ascending = re.search(
-        r"\b(asc\w*|mas (?:antigu|viej)[oa]s?(?: (?:primero|al principio|arriba))?|oldest|earliest|de la a a la z|"
-        r"a a la z|a to z|a-z|a->z|menor a mayor|(?:crearon|created|agregaron|added) (?:primero|first)|"
-        r"antigu[oa]s? primero|viej[oa]s? primero|mas anterior|first to last|a z)\b",
-        masked,
-    )
-    descending = re.search(
-        r"\b(desc\w*|z to a|de la z a la a|z a la a|z-a|newest|most recent|mas (?:recient|nuev)\w+|latest first|"
-        r"recent\w* first|reverse|inverso|reversa|al reves)\b",
-        masked,
-    )
-    alphabetical = re.search(
-        r"\b(alfabetic\w*|alphabetic\w*|abecedario|por (?:el )?(?:nombre|titulo)s?|by (?:the |their )?(?:name|"
-        r"title)s?|segun (?:el |su )?(?:nombre|titulo)|a to z|z to a|a-z|z-a|de la (?:a|z) a la [az]|(?:sort|"
-        r"order)(?:ed)? by (?:name|title)|name order|title order|por orden de (?:nombre|titulo)|nombre asc\w*|"
-        r"orden alfab\w*)\b",
-        masked,
-    )
-    created = re.search(
-        r"\b(creaci\w+|creation\w*|fecha de alta|newest|oldest|mas (?:nuev|antigu|viej)[oa]s?)\b", masked
-    )
-    made = re.search(
-        r"\b(cread[oa]s?|created|agreg(?:ad[oa]s|aron)|added|joined|registrad[oa]s|crearon|dad[oa]s de alta)\b", masked
-    )
-    ordered = re.search(
-        r"\b(recen\w+|recien\w+|ultim\w+|last|latest|orden\w*|sort\w*|order\w*|antigu\w+|earliest|first|"
-        r"primer[oa]s?)\b",
-        masked,
-    )
-    created = created or (made if ordered else None)
-    updated = re.search(
-        r"\b(actualiz\w*|modific\w*|updated?|changed|edited|last update|cambiad[oa]s|edit\w*|touched|movid[oa]s)\b",
-        masked,
-    )
-    if alphabetical:
-        out["sortBy"] = by_name
-        out["sortDirection"] = (
-            "desc"
-            if re.search(r"\b(desc\w*|z to a|z a la a|z-a|reverse|invers\w|reversa|al reves)\b", masked)
-            else "asc"
-        )
-        return out
-    if updated:
+    if _UPDATED.search(masked):
         out["sortBy"] = "lastUpdate"
-    elif created:
+    elif _CREATED.search(masked) or (_MADE.search(masked) and _ORDERED.search(masked)):
         out["sortBy"] = "creationDate"
     if ascending and (not descending or ascending.start() < descending.start()):
         out["sortDirection"] = "asc"

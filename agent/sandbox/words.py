@@ -365,6 +365,7 @@ HYPOTHETICAL = re.compile(
     r"\b(ojala|i wish|como (?:le )?\\w+[aei]r(?:l[aoe]s?)?|how to|teach me|olvide|i forgot|miedo|afraid|scared|que "
     r"(pasa|pasaria|sucede|sucederia|ocurre|ocurriria|implica)|what (if|happens|would|will happen|else happens)|"
     r"suppose|supon|supongamos|imagina|imaginate|recuerdame|recordarme|remind me|avisame|notify me|let me know|"
+    r"traduc\w+|translate|repite|repeat (after|the|this)|redacta|escribe (un|una)|write (a|an|me)|la frase|the phrase|"
     r"seria mejor|better to|hipotetic\w+|hypothetical\w*|buena idea|good idea|bad idea|mala idea|"
     r"conviene|deberia|deberiamos|debo|should i|should we|opinas|crees que|do you think|you think|recommend|"
     r"recomiendas|"
@@ -389,7 +390,7 @@ POLITE_CONDITION = re.compile(
     r"molestia|"
     r"gustas?|fueras?|fuera posible|no te molesta|es tan|quieres)\b|\bif (you (can|could|would|don't mind|dont mind|"
     r"please|may|have a)|possible|that's ok|it's not|its not)\b|\bcuando (puedas|pueda|tengas|tenga|gustes|guste)\b|"
-    r"\bwhen(ever)? you (can|get|have|could)\b|\bsi,|^si\b(?! [a-z]+o\b)|\bpara si\b|\bonce\b(?= (de|del|am|a\.m|"
+    r"\bwhen(ever)? you (can|get|have|could)\b|\bsi,|\bpara si\b|\bonce\b(?= (de|del|am|a\.m|"
     r"horas|pm))|\blas once\b"
 )
 REPORTED = re.compile(
@@ -507,8 +508,8 @@ def known_words() -> frozenset[str]:
     return frozenset().union(*groups, FIELD_OF, CATEGORY_OF, NUMBERS, _ES_HINTS, _EN_HINTS)
 
 
-_CORE = ("borr", "elimin", "quit", "agreg", "anad", "envi", "mand", "cre", "cambi", "actualiz", "mostr", "muestr", "vaci",
-         "program", "lanz", "ensen", "renombr", "modific", "list")  # fmt: skip
+_CORE = ("borr", "elimin", "quit", "agreg", "anad", "envi", "mand", "cre", "cambi", "actualiz", "mostr", "muestr",
+         "vaci", "program", "lanz", "ensen", "renombr", "modific", "list")  # fmt: skip
 
 
 @cache
@@ -621,7 +622,8 @@ SAID_ES: dict[str, str] = {
     "no_list": "No pude leer la lista de campañas, así que no seguí.",
     "none": "(ninguna)", "connected": "conectado", "disconnected": "desconectado",
     "category_label": "Categoría", "template_label": "Plantilla", "owners_label": "Dueños", "language_label": "Idioma",
-    "created_label": "Creada", "updated_label": "Última actualización", "platform_label": "Plataforma", "message_label": "Mensaje",
+    "created_label": "Creada", "updated_label": "Última actualización",
+    "platform_label": "Plataforma", "message_label": "Mensaje",
 }  # fmt: skip
 SAID_EN: dict[str, str] = {
     "campaign": "Which campaign?",
@@ -700,7 +702,8 @@ SAID_EN: dict[str, str] = {
     "no_list": "I could not read the list of campaigns, so I stopped.",
     "none": "(none)", "connected": "connected", "disconnected": "disconnected",
     "category_label": "Category", "template_label": "Template", "owners_label": "Owners", "language_label": "Language",
-    "created_label": "Created", "updated_label": "Last update", "platform_label": "Platform", "message_label": "Message",
+    "created_label": "Created", "updated_label": "Last update",
+    "platform_label": "Platform", "message_label": "Message",
 }  # fmt: skip
 EXAMPLES = {
     "es": {
