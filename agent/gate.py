@@ -261,7 +261,7 @@ class Gate:
         """
         target, now = self._target(operation), tx.now()
         since = now - HORIZON.total_seconds()
-        sends = [a for a in tx.attempts(target=target, tool=SendCampaign.tool()) if a.approval != own]
+        sends = [a for a in tx.sends_of(target, SendCampaign.tool()) if a.approval != own]
         # A scheduled send counts from its dates, which may lie far from when it was asked for.
         earlier = [a for a in sends if max(a.started_at, a.last_date or 0.0) >= since]
         others: list[Attempt] = []

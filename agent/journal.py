@@ -236,6 +236,18 @@ _MOVE = (
 )
 _DECISIONS = sa.select(_decision).where(_decision.c.approval == _b("approval")).order_by(_decision.c.at)
 _CALL_ATTEMPT = sa.select(_attempt).where((_attempt.c.approval == _b("approval")) & (_attempt.c.call_id == _b("call")))
+_END_ATTEMPT = (
+    sa.update(_attempt)
+    .where((_attempt.c.id == _b("attempt")) & _attempt.c.state.in_(_b("found", expanding=True)))
+    .values(state=_b("new"), ended_at=_b("now"), outcome=_b("result"))
+    .returning(_attempt.c.id)
+)
+_SENDS_OF = (
+    sa.select(_attempt)
+    .where((_attempt.c.target == _b("target")) & (_attempt.c.tool == _b("tool")))
+    .order_by(_attempt.c.started_at.desc())
+)
+_VERSION = sa.select(sa.func.max(_schema.c.version))
 _HOLDS = sa.select(_lock.c.target).where(
     (_lock.c.target == _b("target")) & (_lock.c.owner == _b("mine")) & (_lock.c.until > _b("now"))
 )
@@ -391,10 +403,18 @@ class Transaction:
         return self._c.scalar(self._upserts.attempt, row) is not None
 
     def end_attempt(self, attempt_id: str, state: str, outcome: Json, *, found: Sequence[str] = ("started",)) -> bool:
-        here = (_attempt.c.id == attempt_id) & _attempt.c.state.in_(found)
-        values = {"state": state, "ended_at": self.now(), "outcome": _dump(outcome)}
-        statement = sa.update(_attempt).where(here).values(values).returning(_attempt.c.id)
-        return self._c.scalar(statement) is not None
+        values = {
+            "attempt": attempt_id,
+            "found": list(found),
+            "new": state,
+            "now": self.now(),
+            "result": _dump(outcome),
+        }
+        return self._c.scalar(_END_ATTEMPT, values) is not None
+
+    def sends_of(self, target: str, tool: str) -> list[Attempt]:
+        """Every send of one campaign, newest first."""
+        return [_to_attempt(row) for row in self._c.execute(_SENDS_OF, {"target": target, "tool": tool}).mappings()]
 
     def attempts(
         self,
@@ -655,15 +675,18 @@ def _open_server(url: str) -> sa.Engine:
 def _migrate(connection: sa.Connection) -> None:
     """Makes the tables of a new database, under a lock, and refuses those of a newer program."""
     server = connection.dialect.name == "postgresql"
-    if not server and sa.inspect(connection).has_table("schema_version"):
-        version = connection.scalar(sa.select(sa.func.max(_schema.c.version)))
-        connection.rollback()
-        return _check(version)
-    connection.rollback()
+    if not server:
+        try:
+            return _check(connection.scalar(_VERSION))
+        except sa.exc.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
+        finally:
+            connection.rollback()
     with connection.begin():
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(73110)" if server else "BEGIN IMMEDIATE")
         metadata.create_all(connection)
-        version = connection.scalar(sa.select(sa.func.max(_schema.c.version)))
+        version = connection.scalar(_VERSION)
         if version is None:
             connection.execute(sa.insert(_schema).values(version=SCHEMA))
     return _check(version)

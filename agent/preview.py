@@ -1,5 +1,6 @@
 """`Preview`: the facts of a risky call, what is doubtful about them, and the fingerprint that binds an approval."""
 
+import asyncio
 import hashlib
 import json
 import re
@@ -174,8 +175,7 @@ class Previewer:
 
     async def _empty(self, operation: Operation, context: Context) -> Preview:
         """Of clearing an audience and of deleting a campaign."""
-        campaign = await self._platica.campaign(str(operation.campaign))
-        audience = await self._audience(campaign.id, context)
+        campaign, audience = await self._campaign_and_audience(str(operation.campaign), context)
         if isinstance(operation, ClearCampaignAudience) and audience.facts["size"] == 0:
             raise Hopeless("audience_empty_already", title=campaign.title)
         facts: dict[str, Json] = {"campaign": campaign.model_dump(mode="json"), "audience": audience.facts}
@@ -184,8 +184,7 @@ class Previewer:
         return Preview(operation.tool(), [operation.arguments()], facts, warnings, "typed", audience.members)
 
     async def _remove(self, operations: Sequence[Operation], context: Context) -> Preview:
-        campaign = await self._platica.campaign(str(operations[0].campaign))
-        audience = await self._audience(campaign.id, context)
+        campaign, audience = await self._campaign_and_audience(str(operations[0].campaign), context)
         phones = [wire(str(operation.arguments()["phoneNumber"])) for operation in operations]
         people: list[dict[str, Any]] = []
         for phone in phones:
@@ -220,6 +219,16 @@ class Previewer:
             facts["adding"] = len(operation.arguments()["clients"])
             warnings.append(Warning("renames", {}))
         return Preview(operation.tool(), [operation.arguments()], facts, warnings, "yes")
+
+    async def _campaign_and_audience(self, campaign_id: str, context: Context) -> "tuple[Campaign, _Audience]":
+        """Both at once; of two errors the campaign's comes first, since it says why the other failed too."""
+        reads = (self._platica.campaign(campaign_id), self._audience(campaign_id, context))
+        campaign, audience = await asyncio.gather(*reads, return_exceptions=True)
+        if isinstance(campaign, BaseException):
+            raise campaign
+        if isinstance(audience, BaseException):
+            raise audience
+        return campaign, audience
 
     async def _readable(self, reading: Any) -> Any:
         """None where the key lacks the permission; _MISSING where the thing doesn't exist."""

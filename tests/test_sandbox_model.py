@@ -288,7 +288,8 @@ async def test_not_a_request(text: str) -> None:
 
 @pytest.mark.parametrize(
     "frame",
-    ["no quiero {} {}", "¿debería {} {}?", "tal vez {} {}", "voy a {} {}", "mi jefe quiere {} {}", "antes de {} {} avísame",
+    ["no quiero {} {}", "¿debería {} {}?", "tal vez {} {}", "voy a {} {}", "mi jefe quiere {} {}",
+     "antes de {} {} avísame",
      "¿cómo puedo {} {}?", "no me deja {} {}", "olvidé {} {}", "¿quién puede {} {}?", "para {} {} necesito permiso"],
 )  # fmt: skip
 async def test_an_infinitive_asks_only_where_somebody_wants_it(frame: str) -> None:
@@ -300,7 +301,8 @@ async def test_an_infinitive_asks_only_where_somebody_wants_it(frame: str) -> No
 @pytest.mark.parametrize(
     "frame",
     ["I don't want to {} {}", "should we {} {}?", "maybe {} {}", "I'm going to {} {}", "my boss wants to {} {}",
-     "before you {} {} let me know", "how can I {} {}?", "it won't let me {} {}", "who can {} {}?", "Luis has to {} {}"],
+     "before you {} {} let me know", "how can I {} {}?", "it won't let me {} {}", "who can {} {}?",
+     "Luis has to {} {}"],
 )  # fmt: skip
 async def test_an_english_verb_asks_only_where_somebody_wants_it(frame: str) -> None:
     for verb in ("delete", "send", "empty", "remove everyone from"):

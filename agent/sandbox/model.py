@@ -203,8 +203,6 @@ _LIGHT = words.word_set(
     "echate programa programe programar schedule perform carry hagamos ejecutar iniciar inicia start tramita gestiona "
     "apoyas apoyame ayudame ayudas urge pido solicitamos"
 )
-_SUBORDINATE = words.word_set("antes before despues after al sin without tras luego-de")
-_PRONOUN_BEFORE = words.word_set("i we they he she who it")
 _FUTURE = re.compile(
     r"\b(voy a|vas a|va a|van a|iba a|ibamos a|i will|i'll|we'll|we will|(i'm|im|i am|we're|we are|he's|she's|"
     r"they're) (going|gonna)( to)?|who's (going|gonna)( to)?)\b( \w+)?$"
@@ -597,10 +595,7 @@ def decide(sentence: Sentence) -> Frame:
     """The operation that the sentence asks for, or why there is none."""
     chosen = _candidate(sentence)
     if chosen in READS:
-        spoken = (sentence.families | sentence.mentioned).union(*(act.families for act in sentence.negated))
-        only_told = "show" not in sentence.families or re.search(r"\b(remind|recuerda|recuerdame)\b", sentence.masked)
-        told = spoken & {"remove", "clear", "send"} and only_told and chosen == "get_campaign"
-        return Frame(why="hypothetical") if told and words.HYPOTHETICAL.search(sentence.masked) else Frame(chosen)
+        return Frame(why="hypothetical") if _only_speaks_of_acting(sentence, chosen) else Frame(chosen)
     blocked = _guard(sentence)
     if blocked and (chosen or sentence.negated or sentence.mentioned - {"show"} or blocked == "capability"):
         read = _read(sentence)
@@ -616,6 +611,20 @@ def decide(sentence: Sentence) -> Frame:
     if chosen:
         return Frame(chosen)
     return Frame(why="negated" if sentence.negated else "unclear")
+
+
+def _only_speaks_of_acting(sentence: Sentence, chosen: str) -> bool:
+    """ "I don't want to delete it", "who can send it?": no question that a read would answer."""
+    if "show" in sentence.families and not re.search(r"\b(remind|recuerda|recuerdame|let me know)\b", sentence.masked):
+        return False
+    spoken = (sentence.families | sentence.mentioned).union(*(act.families for act in sentence.negated))
+    if spoken & {"remove", "clear"} and chosen != "list_campaigns":
+        return True
+    if "send" not in spoken or chosen == "list_campaigns":
+        return False
+    if words.HYPOTHETICAL.search(sentence.masked):
+        return True
+    return chosen == "get_campaign" and not sentence.has(frozenset(words.FIELD_OF) | words.DETAILS)
 
 
 DESTRUCTIVE = ("delete_campaign", "clear_campaign_audience", "remove_campaign_audience_client")
