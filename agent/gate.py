@@ -282,8 +282,12 @@ class Gate:
         confirm: str | None = None,
         reason: str | None = None,
         interactive: bool = True,
+        also: Callable[[Transaction, str], None] | None = None,
     ) -> Approval:
-        """Records a person's decision. Anything but "approve" is a no. Raises DecisionRefused: why nothing moved."""
+        """Records a person's decision. Anything but "approve" is a no. Raises DecisionRefused: why nothing moved.
+
+        `also` goes on record in the same commit; it is told the conversation.
+        """
         approve = decision == "approve"
 
         def move(tx: Transaction) -> Approval | DecisionRefused:
@@ -302,6 +306,8 @@ class Gate:
                 return DecisionRefused("decided", approval=approval_id, state=state)
             word = "approve" if approve else "deny"
             tx.decide(Decision(approval_id, by.key, word, reason, interactive, 0.0))
+            if also is not None:
+                also(tx, approval.conversation)
             return replace(approval, state=state, decided_at=tx.now(), outcome={"reason": reason})
 
         # A refusal is returned, not raised: raising would undo the expiry that was found on the way.

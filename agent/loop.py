@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import takewhile
 from typing import Any, ClassVar
 
@@ -332,14 +333,24 @@ class Agent:
     ) -> AsyncGenerator[AgentEvent]:
         """A person's decision on a card, and the turn that goes on from it. Anything but "approve" is a no."""
         by = by or Identity.os_user()
+        owner = make_owner()
+        held: list[Transcript] = []
+
+        def lease(tx: Transaction, conversation: str) -> None:
+            # Apart from what others look at, until the commit that it belongs to has happened.
+            known = self._transcripts.pop(conversation, None) or Transcript(language=self._locale)
+            if self._take(tx, conversation, owner, known, None) is None:
+                held.append(known)
+
         try:
             approval = await self.gate.decide(
-                approval_id, decision, by=by, confirm=confirm, reason=reason, interactive=interactive
+                approval_id, decision, by=by, confirm=confirm, reason=reason, interactive=interactive, also=lease
             )
         except AgentError as error:
             yield self._error(error, self.words())
             return
-        async for event in self._guarded(approval.conversation, self._resume(approval, by)):
+        turn = self._resume(approval, by)
+        async for event in self._guarded(approval.conversation, turn, owner=owner, held=held):
             yield event
 
     async def call(
@@ -358,21 +369,31 @@ class Agent:
     # One conversation at a time.
 
     async def _guarded(
-        self, session: str, turn: AsyncGenerator[AgentEvent], first: First | None = None
+        self,
+        session: str,
+        turn: AsyncGenerator[AgentEvent],
+        first: First | None = None,
+        *,
+        owner: str = "",
+        held: Sequence[Transcript] = (),
     ) -> AsyncGenerator[AgentEvent]:
-        """The turn under the conversation's lease, with its errors as events. `first` is what a message begins with."""
-        owner = make_owner()
+        """The turn under the conversation's lease, with its errors as events. `first` is what a message begins with;
+        `held` is the transcript where `owner` has the lease already."""
+        owner = owner or make_owner()
         beat: _Beat | None = None
-        held: list[AgentEvent] = []
+        last: list[AgentEvent] = []
         try:
             try:
-                await self._lease(session, owner, first)
+                if held:
+                    self._keep(session, held[0])
+                else:
+                    await self._lease(session, owner, first)
                 beat = _Beat(self.journal, session, owner)
                 async with contextlib.aclosing(turn):
                     async for event in turn:
                         # A card or a last word is shown once it is stored and the conversation is free again.
                         if isinstance(event, (ApprovalAsked, Reply)):
-                            held.append(event)
+                            last.append(event)
                         else:
                             yield event
             except AgentError as error:
@@ -389,7 +410,7 @@ class Agent:
             except AgentError as error:
                 yield self._error(error, self.words_of(session))
                 return
-        for event in held:
+        for event in last:
             yield event
 
     async def _release(self, session: str, owner: str, beat: "_Beat | None", *, failed: bool) -> None:
@@ -421,31 +442,39 @@ class Agent:
         """
         for _ in range(int(LEASE * 2 / 0.2)):
             # Looked up each time: a turn that failed has thrown its transcript away.
-            known = self._transcripts.get(session) or Transcript(language=self._locale)
-
-            def take(tx: Transaction, known: Transcript = known) -> str | None:
-                if not tx.lease(session, owner):
-                    other = tx.owner(session) or ""
-                    if is_dead(other):
-                        tx.release(session, other)
-                    return other
-                for event in tx.events(session, known.last):
-                    known.take(event)
-                if first is not None and not known.open:
-                    if not known.last:
-                        tx.name(session, first.text)
-                    known.add(*first.events(known))
-                    known.save(session, tx)
-                return None
-
+            known = self._known(session)
+            take = partial(self._take, session=session, owner=owner, known=known, first=first)
             if await self.journal.write(take) is None:
-                self._transcripts[session] = known
-                self._transcripts.move_to_end(session)
-                while len(self._transcripts) > _KEEP:
-                    self._transcripts.popitem(last=False)
+                self._keep(session, known)
                 return
             await asyncio.sleep(0.2)
         raise SessionBusy(session=session)
+
+    @staticmethod
+    def _take(tx: Transaction, session: str, owner: str, known: Transcript, first: First | None) -> str | None:
+        """Part of a commit: the lease, and what others wrote meanwhile. Otherwise who has the conversation."""
+        if not tx.lease(session, owner):
+            other = tx.owner(session) or ""
+            if is_dead(other):
+                tx.release(session, other)
+            return other
+        for event in tx.events(session, known.last):
+            known.take(event)
+        if first is not None and not known.open:
+            if not known.last:
+                tx.name(session, first.text)
+            known.add(*first.events(known))
+            known.save(session, tx)
+        return None
+
+    def _known(self, session: str) -> Transcript:
+        return self._transcripts.get(session) or Transcript(language=self._locale)
+
+    def _keep(self, session: str, known: Transcript) -> None:
+        self._transcripts[session] = known
+        self._transcripts.move_to_end(session)
+        while len(self._transcripts) > _KEEP:
+            self._transcripts.popitem(last=False)
 
     def _language(self, session: str) -> Language:
         transcript = self._transcripts.get(session)
@@ -506,7 +535,7 @@ class Agent:
             async for event in self._told(session, approval):
                 yield event
             return
-        async for event in self._think(session, transcript, by):
+        async for event in self._think(session, transcript, by, decided=approval):
             yield event
 
     async def _told(self, session: str, approval: Approval) -> AsyncGenerator[AgentEvent]:
@@ -540,9 +569,14 @@ class Agent:
                 _, hint = self.words_of(session).error(CallNotDone(text=event.line))
                 yield Failed(str(event.content.get("error") or f"call_{event.outcome}"), event.line, hint)
 
-    async def _think(self, session: str, transcript: Transcript, by: Identity) -> AsyncGenerator[AgentEvent]:
-        """Model, tools, model, ... until it speaks without calling, a card waits, or the steps are used up."""
-        async for event in self._open_calls(session, transcript, by):
+    async def _think(
+        self, session: str, transcript: Transcript, by: Identity, *, decided: Approval | None = None
+    ) -> AsyncGenerator[AgentEvent]:
+        """Model, tools, model, ... until it speaks without calling, a card waits, or the steps are used up.
+
+        `decided` is an approval that was read with its decision just now.
+        """
+        async for event in self._open_calls(session, transcript, by, decided=decided):
             yield event
         if transcript.open or transcript.by_hand:
             return
@@ -605,6 +639,7 @@ class Agent:
         by: Identity,
         *,
         new: Collection[str] = (),
+        decided: Approval | None = None,
         moved_on: bool = False,
     ) -> AsyncGenerator[AgentEvent]:
         """Answers the calls that lack an answer, in their order, until one waits for a person.
@@ -619,7 +654,11 @@ class Agent:
                 async for event in self._record(session, transcript, list(zip(reads, outcomes, strict=True))):
                     yield event
                 continue
-            approval = None if head.id in new else await self._approval_of(session, head)
+            approval: Approval | None = None
+            if decided is not None and head.id == decided.calls[0]["id"]:
+                approval, decided = decided, None
+            elif head.id not in new:
+                approval = await self._approval_of(session, head)
             if approval is not None:
                 steps = self._decided(session, transcript, head, approval, by)
             elif (outcome := await self._ungated(session, transcript, head, by, moved_on)) is not None:

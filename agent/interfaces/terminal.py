@@ -176,6 +176,12 @@ async def _confirmation(screen: Screen, preview: Preview, ask: Ask) -> str | Non
 
 def _forget_typed_ahead() -> None:
     """Keys pressed before the card was on the screen decide nothing."""
+    if "prompt_toolkit" in sys.modules:
+        from prompt_toolkit.application.current import get_app_session
+        from prompt_toolkit.input.typeahead import clear_typeahead
+
+        # It keeps what came in one piece with the line before.
+        clear_typeahead(get_app_session().input)
     with contextlib.suppress(ImportError, OSError, ValueError):
         import termios
 

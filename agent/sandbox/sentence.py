@@ -1,0 +1,860 @@
+"""Which operation a sentence asks for, judged by its verbs, what they act on, and what speaks against it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.sandbox import words
+from agent.sandbox.slots import (
+    AGENT,
+    CHANNEL,
+    DATE,
+    MAIL,
+    MARKS,
+    PARAMS,
+    PHONE,
+    QUOTE,
+    REF,
+    TEMPLATE,
+    URL,
+    Heard,
+    Token,
+    tokens,
+)
+from agent.sandbox.words import COMMAND, fold
+
+READS = ("list_campaigns", "get_campaign", "get_campaign_audience")
+DESTRUCTIVE = ("delete_campaign", "clear_campaign_audience", "remove_campaign_audience_client")
+
+
+@dataclass(slots=True)
+class Frame:
+    """One request: the operation, and what is known of its arguments. `why` says why there is no operation."""
+
+    operation: str = ""
+    why: str = ""
+    slots: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A verb of the sentence that can ask for something."""
+
+    families: frozenset[str]
+    at: int
+    word: str
+    nominal: bool = False
+
+
+_NOMINAL = {
+    "eliminacion": "remove", "borrado": "remove", "deletion": "remove", "removal": "remove", "supresion": "remove",
+    "envio": "send", "lanzamiento": "send", "disparo": "send", "creacion": "create", "creation": "create",
+    "modificacion": "change", "actualizacion": "change", "cambio": "change", "vaciado": "clear", "alta": "add",
+    "baja": "remove", "incorporacion": "add", "programacion": "send", "retiro": "remove", "limpieza": "clear",
+}  # fmt: skip
+_LIGHT = words.word_set(
+    "haz haga hagan hacer proceda procede proceder proceed realiza realice realizar efectua efectue ejecuta ejecute "
+    "solicito solicita requiero necesito quiero quisiera request need want do autoriza favor please da dale den dar "
+    "echate programa programe programar schedule perform carry hagamos ejecutar iniciar inicia start tramita gestiona "
+    "apoyas apoyame ayudame ayudas urge pido solicitamos"
+)
+_FUTURE = re.compile(
+    r"\b(voy a|vas a|va a|van a|iba a|ibamos a|i will|i'll|we'll|we will|(i'm|im|i am|we're|we are|he's|she's|"
+    r"they're) (going|gonna)( to)?|who's (going|gonna)( to)?)\b( \w+)?$"
+)
+_STARTERS = words.word_set("please pls plz kindly just now then also ok okay hey hi hello let's lets ahead thanks "
+    "simply yeah so yes me help go "
+                       "us dale darle bro dude man buddy mate pal guys team thx right say first finally instead "
+                       "again today tomorrow")  # fmt: skip
+_FILLERS = words.word_set("por favor porfa porfavor hola oye y ahora ya entonces luego bueno ok buenas buenos dias "
+    "tardes noches xfa pues mejor "
+                      "este eh plis gracias va sale primero a ver oiga disculpa o tambien")  # fmt: skip
+_LEADS = words.word_set(
+    "quiero quisiera queremos necesito necesitamos ocupo ocupamos requiero requerimos deseo gustaria urge hay "
+    "tengo tenemos toca favor puedes "
+    "podrias podria podrian pueden puede ayudas ayudame ayuda ayudes vamos posible procede proceda solicito pido "
+    "debe deben apoyas apoyame "
+    "trata encargate falta faltaria encargo urgente apoyes ayudar ayude haces ve vete queria necesitaria"
+)
+_LINKS = words.word_set("me te nos que a de hacer el la favor se hacerlo usted es tu ir esto eso mi les le")
+_BEFORE_TO = words.word_set("want need like you please have got possible love able wanna proceed ready i'd ought "
+    "time want's "
+                        "'d campaign wish try it")  # fmt: skip
+_BREAKS = words.word_set(", ; . : ! ? ( ) | -")
+_PARTICLES = {
+    "take": {"out": "remove", "off": "remove", "away": "remove", "down": "remove"},
+    "get": {"off": "remove", "out": "remove", "rid": "remove", "into": "add", "in": "add", "onto": "add", "on": "add"},
+    "pull": {"from": "remove", "out": "remove", "off": "remove"},
+    "throw": {"out": "remove", "away": "remove", "in": "add", "into": "add"},
+    "sign": {"up": "add"}, "jot": {"down": "add"}, "write": {"down": "add"},
+    "put": {"together": "create", "out": "send"}, "kick": {"off": "send", "out": "remove"},
+    "turn": {"into": "change"}, "go": {"out": "send"}, "goes": {"out": "send"}, "going": {"out": "send"},
+    "roll": {"out": "send"},
+    "bring": {"in": "add"}, "bump": {"off": "remove"}, "cut": {"from": "remove", "out": "remove"},
+    "leave": {"without": "clear", "out": "remove"}, "set": {"up": "create"}, "spin": {"up": "create"},
+    "fire": {"up": "create"},
+    "dump": {"": "remove"}, "pop": {"into": "add", "in": "add", "on": "add"},
+    "stick": {"in": "add", "on": "add", "into": "add"},
+    "drop": {"into": "add"}, "slot": {"into": "add", "in": "add"}, "squeeze": {"in": "add", "into": "add"},
+    "shoot": {"out": "send"}, "blast": {"out": "send"}, "send": {"off": "send"},
+}  # fmt: skip
+_PHRASES = (
+    (r"\bd(?:a|e|en|ar|ame|anos)(?:me|le|nos|te|se)?(?:lo|la|los|las|le)? de baja\b", "elimina"),
+    (r"\b(?:every|each|any)(?: single)? campaign\b|\b(?:alguna|cada|ninguna) campana\b", "campaigns"),
+    (r"\bget rid of\b", "delete"), (r"\bdo away with\b", "delete"), (r"\bdeshaz\w* de\b|\bdeshacer\w* de\b|"
+        r"\bdeshagan?se de\b", "elimina"),
+    
+    (r"\b(da|dar|de|dame|dale|den|dele|des|darle?) de alta\b", "registra"),
+    (r"\b(da|dar|dale|dele) cran\b", "elimina"),
+    (r"^\W*fuera\b", "quita"), (r"\b(?<!a )todo (el )?mundo\b|(?<=a )todo (el )?mundo\b", "todos"),
+    (r"\bsac(a|ar|ame|alo|ue) (el|un) envio\b", "manda"), (r"\b(echa|echale|echar) un (ojo|vistazo)\b", "muestra"),
+    (r"\btake a look at\b", "show"), (r"\b(set|spin|fire) up\b", "create"), (r"\bput together\b", "create"),
+    (r"\b(bring|pull) up\b", "show"), (r"\bhave a look at\b", "show"), (r"\bgo through\b", "show"),
+    (r"\blook up\b", "show"),
+    (r"\b(echa(te|me|le|melo)?|avienta(te|me)?|haz(me)?|hagan?(me)?|realiza|realice|efectua|ejecuta|dale) (el|un) "
+        r"(envio|lanzamiento|disparo)\b", "manda"),
+    (r"\b(kick|roll|get) off\b(?= (?:the )?(?:send|campaign|\ue000))", "send"),
+    (r"\bthe send\b", "manda"), (r"\bthe sending\b", "manda"), (r"\bsend[- ]?out\b", "send"),
+    (r"\bthe launch\b", "launch"), (r"\bquick q\b", ""), (r"\bda(le|r|me)? (salida|luz verde) a\b", "manda"),
+)  # fmt: skip
+
+
+def canonical(masked: str) -> str:
+    """Idioms by the plain verb they stand for, at the same positions."""
+    for pattern, instead in _PHRASES:
+
+        def same_length(match: re.Match[str], instead: str = instead) -> str:
+            return instead.ljust(len(match[0]))[: max(len(match[0]), len(instead))]
+
+        masked = re.sub(pattern, same_length, masked)
+    return masked
+
+
+class Sentence:
+    """A heard sentence as tokens, with the verbs that ask for something and those that are negated or only told of."""
+
+    def __init__(self, heard: Heard) -> None:
+        self.heard = heard
+        self.masked = canonical(heard.masked)
+
+        self.tokens: list[Token] = tokens(self.masked)
+        self.list = [token.word for token in self.tokens]
+        self.acts: list[Act] = []
+        self.negated: list[Act] = []
+        self.mentioned: set[str] = set()
+        for at in range(len(self.list)):
+            self._take(at)
+        self.families = frozenset[str]().union(*(act.families for act in self.acts))
+
+    def _take(self, at: int) -> None:
+        word = self.list[at]
+        original = self.heard.text[self.tokens[at].start : self.tokens[at].end]
+        families = {family for family, mood in words.verbs().get(word, ()) if mood == COMMAND}
+        told = {family for family, mood in words.verbs().get(word, ()) if mood != COMMAND}
+        families |= self._with_particle(at)
+        nominal = word in _NOMINAL and self._light_before(at)
+        if nominal:
+            families = {_NOMINAL[word]}
+        if re.search("[éó]$", original) or self._is_surname(at):
+            families, told = set(), families | told
+        passive = not families and told and self._is_passive_order(at)
+        if passive:
+            families = told
+        self.mentioned |= told
+        if not families:
+            return
+        act = Act(frozenset(families), at, word, nominal)
+        if self._is_negated(at):
+            self.negated.append(act)
+        elif not nominal and not passive and self._is_told(at, families):
+            self.mentioned |= families
+        else:
+            self.acts.append(act)
+
+    def _is_surname(self, at: int) -> bool:
+        """ "Joseph Kill": a capital right after a capital, inside a sentence."""
+        if at == 0:
+            return False
+        token, last = self.tokens[at], self.tokens[at - 1]
+        text = self.heard.text
+        both = (
+            text[token.start].isupper() and text[last.start].isupper() and not text[token.start : token.end].isupper()
+        )
+        return both and last.word.isalpha() and last.word not in words.known_words() and last.word not in words.verbs()
+
+    def _is_passive_order(self, at: int) -> bool:
+        """ "needs to be deleted", "have it removed", "que sea eliminada": an order told as a result."""
+        before = self._clause_before(at, 9) or [""]
+        if self.list[at].endswith("ing"):
+            return before[0] in ("mind", "request", "requesting") or before[:2] in (
+                ["with", "proceed"],
+                ["with", "ahead"],
+            )
+        if before[0] == "be" or before[1:2] == ["be"]:
+            asks = {"needs", "need", "must", "has", "should", "that", "request", "please", "want"}
+            return bool(set(before) & asks) and not set(before) & {
+                "will",
+                "would",
+                "might",
+                "was",
+                "going",
+                "could",
+                "may",
+                "can",
+            }
+        if before[0] in ("sea", "ser", "quede", "quedar", "sean"):
+            return bool(
+                set(before) & {"quiero", "necesito", "debe", "solicito", "requiero", "favor", "ocupo", "que", "deben"}
+            )
+        far = list(reversed(self.list[max(0, at - 14) : at]))
+        lead = next((i for i, word in enumerate(far) if word in ("have", "get", "want", "need")), 0)
+        naming = self.list[at] in ("called", "named", "titled", "used")
+        if (
+            not lead
+            or naming
+            or not self.list[at].endswith(("ed", "sent"))
+            or {"by", "was", "were", "not"} & set(far[:lead])
+        ):
+            return False
+        start = far[lead + 1 : lead + 2]
+        wants = far[lead] in ("want", "need", "get") and start in (["i"], ["we"])
+        return wants or not start or start[0] in _STARTERS or start[0] in _BREAKS or start == ["you"]
+
+    def _with_particle(self, at: int) -> set[str]:
+        particles = _PARTICLES.get(self.list[at])
+        if not particles:
+            return set()
+        if "out" in self.list[at + 1 : at + 12] and set(self.list) & {CHANNEL, PARAMS} and PHONE not in self.list:
+            return {"send"}
+        if "" in particles:
+            return {particles[""]}
+        for word in self.list[at + 1 : at + 12]:
+            if word in particles:
+                return {particles[word]}
+            if word in ("and", "then", ".", ";"):
+                break
+        return set()
+
+    def _light_before(self, at: int) -> bool:
+        return bool(set(self.list[max(0, at - 4) : at]) & _LIGHT) or (at <= 1 and self.list[at] != "envio")
+
+    def _clause_before(self, at: int, reach: int) -> list[str]:
+        before: list[str] = []
+        for word in reversed(self.list[max(0, at - reach) : at]):
+            if word in _BREAKS or word in ("pero", "but", "and", "mejor", "instead", "sino"):
+                break
+            before.append(word)
+        return before
+
+    def _is_negated(self, at: int) -> bool:
+        before = self._clause_before(at, 5)
+        if not set(before) & words.NEGATIONS:
+            return False
+        if before[:2] == ["no", "ya"] or "problema" in before or "problem" in before:
+            return True
+        clitic = re.search(r"(la|lo|las|los|le|les|me)$", self.list[at]) and not re.search(
+            r"[aei]r(me|te|se)?l[aoe]s?$", self.list[at]
+        )
+        imperative = clitic and self.list[at] not in words.known_words() and before[0] not in words.NEGATIONS
+        return not (imperative and not set(before[:2]) & words.NEGATIONS)
+
+    def _is_told(self, at: int, families: set[str]) -> bool:
+        """Whether the verb only tells of something: "Luis quiere borrar", "the delete button", "voy a mandar"."""
+        before = self._clause_before(at, 7)
+        if not before:
+            return False
+        word = self.list[at]
+        if _FUTURE.search(" ".join(reversed(before))) or set(before[:4]) & {"antes", "before"}:
+            return True
+        if before[0] in ("after", "al", "without", "sin", "tras") or before[:2] == ["de", "despues"]:
+            return True
+        if families <= {"show"}:
+            return False
+        if word in words.english_bases() or word in _PARTICLES:
+            goes_out = word in ("go", "goes") and before[0] in ("should", "must", "to")
+            return families != {"put"} and not goes_out and self._told_in_english(before)
+        if re.search(r"[aei]r(me|te|se|nos)?(l[aoe]s?)?$", word):
+            return self._told_infinitive(before)
+        return self._told_in_spanish(before, word)
+
+    def _told_in_english(self, before: list[str]) -> bool:
+        last, rest = before[0], before[1:]
+        if last == "to":
+            return not rest or (rest[0] not in _BEFORE_TO and rest[0] not in MARKS and not self.heard.phones)
+        if last in ("you", "u", "we"):
+            return not set(rest[:2]) & _MODALS
+        noun = last in words.CAMPAIGN | words.AUDIENCE and bool(set(rest) & set(MARKS))
+        return not (last in _STARTERS or last in MARKS or last.endswith("ly") or last in words.verbs() or noun)
+
+    @staticmethod
+    def _told_infinitive(before: list[str]) -> bool:
+        """Infinitives ask only at the start of a clause, or after words such as "quiero" and "favor de"."""
+        if all(word in _FILLERS or word in MARKS for word in before):
+            return before[0] == "por"
+        lead = next((at for at, word in enumerate(before) if word in _LEADS), None)
+        between = before[: lead or 0]
+        if not all(word in _FILLERS or word in _LINKS or word.endswith("mente") for word in between):
+            return True
+        if lead is None or (before[0] == "de" and before[lead] not in ("favor", "trata", "encargate", "haces")):
+            return True
+        if before[lead] in ("toca", "urge", "gustaria", "falta") and before[lead + 1 : lead + 2] in (["le"], ["les"]):
+            return True
+        usted = before[lead] in ("puede", "podria", "pueden", "podrian", "debe", "deben")
+        return usted and not all(
+            word in _FILLERS or word in ("se", "me", "nos", "usted") for word in before[lead + 1 :]
+        )
+
+    @staticmethod
+    def _told_in_spanish(before: list[str], word: str) -> bool:
+        if before[0] in ("quien", "quienes", "ella", "ellos", "ellas", "nadie", "alguien", "un", "el", "los", "si"):
+            return True
+        if before[0] == "se" or (before[1:2] == ["se"] and before[0] in ("le", "les", "lo", "la")):
+            return word in words.indicatives() or not ("que" in before[:4] or len(before) == 1)
+        if before[0] == "que" and word in words.indicatives():
+            return True
+        return before[0] == "ya" and word.endswith("e") and word not in words.indicatives()
+
+    # What stands around a verb.
+
+    def has(self, group: frozenset[str] | set[str] | str) -> bool:
+        return any(word in group for word in self.list)
+
+    def lists_people(self) -> bool:
+        """ "the recipient list", "client base"."""
+        pairs = zip(self.list, self.list[1:], strict=False)
+        return any(left in words.PERSON and right in ("list", "lists", "base", "roster") for left, right in pairs)
+
+    def has_ref(self) -> bool:
+        return bool(self.heard.campaigns or self.heard.candidates or self.heard.unknown)
+
+    def object_of(self, act: Act) -> str:
+        """What a verb acts on: "campaign", "audience", "person", "field", "foreign", "it", or ""."""
+        following = self._scan(range(act.at + 1, len(self.list)), act)
+        if following and following != "it":
+            return following
+        before = self._scan(range(act.at - 1, -1, -1), act, back=True)
+        return before or following
+
+    def _scan(self, positions: Sequence[int] | range, act: Act, back: bool = False) -> str:
+        fallback = ""
+        for at in positions:
+            word = self.list[at]
+            before = self.list[at - 1] if at else ""
+            oblique = (
+                not back
+                and before in ("de", "del", "from", "of", "a", "en", "in", "off", "to", "al", "out")
+                and not act.nominal
+            )
+            if (word in "." and not back) or (word in (",", ";") and fallback and not back):
+                break
+            kind = self._kind(at, act)
+            if kind in ("campaign", "audience") and oblique and kind == "campaign" and at - act.at > 1:
+                fallback = fallback or kind
+                if self._possessive(at):
+                    return "audience"
+                continue
+            if kind == "campaign" and self._possessive(at):
+                return self._possessive(at)
+            if kind == "foreign" and back:
+                continue
+            if kind == "campaign" and back and any(self._kind(i, act) == "audience" for i in range(0, at)):
+                return "audience"
+            if kind:
+                return kind
+        return fallback
+
+    def _kind(self, at: int, act: Act) -> str:
+        word = self.list[at]
+        if word in words.CAMPAIGN or word == REF:
+            return "campaign"
+        if word in words.CAMPAIGNS:
+            return "campaigns"
+        if word in (TEMPLATE, AGENT, URL, MAIL, CHANNEL):
+            return "field" if word in (TEMPLATE, MAIL) else ""
+        if word in words.AUDIENCE or (word in ("todos", "todas", "all", "lista", "list") and self._people_word(at)):
+            return "audience"
+        if word == PHONE or word in words.PERSON - words.AUDIENCE:
+            many = set(self.list[max(0, at - 2) : at]) & {"every", "each", "cada", "any", "all", "cualquier", "ningun"}
+            return "audience" if many or self.list[at + 1 : at + 2] in (["list"], ["lists"], ["base"]) else "person"
+        if word in words.FIELD_OF and word not in ("tipo", "type", "clase"):
+            return "field"
+        if word in words.FOREIGN:
+            return "foreign"
+        return "person" if self._is_person_name(at) else ""
+
+    def _people_word(self, at: int) -> bool:
+        """ "todos" by itself is people; "todas las campañas" and "all of it" are not."""
+        rest = self.list[at + 1 : at + 4]
+        if self.list[at] in ("lista", "list"):
+            return bool(set(self.list) & {"clear", "vacia", "vaciar", "limpia", "empty"}) or "contactos" in rest
+        if self.list[at] == "all":
+            return rest[:2] == ["of", "them"] or rest[:1] == ["from"]
+        before = self.list[at - 1] if at else ""
+        return before == "a" or (not rest or rest[0] in ("de", "del", "en", ",", "."))
+
+    def _is_person_name(self, at: int) -> bool:
+        token = self.tokens[at]
+        capital = self.heard.text[token.start : token.start + 1].isupper()
+        word = token.word
+        return capital and at > 0 and word not in words.known_words() and word not in words.verbs() and word.isalpha()
+
+    def _possessive(self, at: int) -> str:
+        """ "promo verano's audience": what belongs to the campaign at `at`."""
+        skip = {
+            "'",
+            "s",
+            "campaign",
+            "whole",
+            "entire",
+            "full",
+            "complete",
+            "contact",
+            "all",
+            "current",
+            "its",
+            "recipient",
+            "client",
+            "customer",
+        }
+        rest = self.list[at + 1 : at + 7]
+        if not rest or rest[0] not in (
+            "'",
+            "campaign",
+            "audience",
+            "contact",
+            "contacts",
+            "clients",
+            "recipients",
+            "people",
+            "recipient",
+            "audiencia",
+        ):
+            return ""
+        for word in rest:
+            if word in words.AUDIENCE or word == "list":
+                return "audience"
+            if word in words.FIELD_OF:
+                return "field"
+            if word not in skip:
+                break
+        return ""
+
+
+_MODALS = words.word_set("can could will would do please may might")
+_WANT = words.word_set("quiero quisiera necesito ocupo requiero requiere queremos necesitamos want need like let's "
+    "lets deseo urge "
+                   "gustaria ocupamos have solicito")  # fmt: skip
+
+
+def decide(sentence: Sentence) -> Frame:
+    """The operation that the sentence asks for, or why there is none."""
+    chosen = _candidate(sentence)
+    if chosen in READS:
+        return Frame(why="hypothetical") if _only_speaks_of_acting(sentence, chosen) else Frame(chosen)
+    blocked = _guard(sentence)
+    if blocked and (chosen or sentence.negated or sentence.mentioned - {"show"} or blocked == "capability"):
+        read = _read(sentence)
+        if (
+            read
+            and (sentence.families & {"show"} or blocked != "capability")
+            and not (sentence.negated or sentence.families - {"show"})
+        ):
+            return Frame(read)
+        return Frame(why=blocked)
+    if chosen in DESTRUCTIVE and _is_for_later(sentence):
+        return Frame(why="later")
+    if chosen:
+        return Frame(chosen)
+    return Frame(why="negated" if sentence.negated else "unclear")
+
+
+def _only_speaks_of_acting(sentence: Sentence, chosen: str) -> bool:
+    """ "I don't want to delete it", "who can send it?": no question that a read would answer."""
+    if "show" in sentence.families and not re.search(r"\b(remind|recuerda|recuerdame|let me know)\b", sentence.masked):
+        return False
+    spoken = (sentence.families | sentence.mentioned).union(*(act.families for act in sentence.negated))
+    if spoken & {"remove", "clear"} and chosen != "list_campaigns":
+        return True
+    if "send" not in spoken or chosen == "list_campaigns":
+        return False
+    if words.HYPOTHETICAL.search(sentence.masked):
+        return True
+    return chosen == "get_campaign" and not sentence.has(frozenset(words.FIELD_OF) | words.DETAILS)
+
+
+def _is_for_later(sentence: Sentence) -> bool:
+    """A date after the verb: only sends can be scheduled. "hoy" is no date."""
+    first = min(
+        (act.at for act in sentence.acts if act.families & {"remove", "clear", "off"}), default=len(sentence.list)
+    )
+    for at in range(first + 1, len(sentence.list)):
+        if sentence.list[at] in ".;!":
+            return False
+        if sentence.list[at] == DATE:
+            start = sentence.tokens[at].start
+            return not re.match(r"hoy|today", fold(sentence.heard.text[start : start + 6]))
+    return False
+
+
+def _guard(sentence: Sentence) -> str:
+    """Why a sentence must not become a write: negated, hypothetical, reported, or only about what is possible."""
+    plain = sentence.masked
+    if any(act.families - {"show"} for act in sentence.negated) and not _other_is_asked(sentence):
+        return "negated"
+    plain = re.sub(words.POLITE_CONDITION, " ", plain)
+    if sentence.acts and sentence.list[: sentence.acts[0].at][-1:] == ["si"] and "?" not in sentence.heard.text:
+        # "si borra la campaña" is a "sí" without its accent: "if" would be followed by another form.
+        plain = re.sub(r"^\W*si\b", " ", plain)
+    if words.HYPOTHETICAL.search(plain) or words.CONDITION.search(plain):
+        return "hypothetical"
+    if _is_reported(sentence):
+        return "reported"
+    specific = sentence.has_ref() or set(sentence.list) & {PHONE, QUOTE, REF} or points_back(sentence)
+    asks = "?" in sentence.heard.text or words.POSSIBLE.match(re.sub(r"^\W+", "", plain))
+    if (
+        words.POSSIBLE.search(plain)
+        and asks
+        and not specific
+        and not re.search(r"\b(una|un|an?|nueva|new)\b.{0,40}\bcampa(ign|na)\b", plain)
+    ):
+        return "capability"
+    if (
+        words.POSSIBLE.search(plain)
+        and asks
+        and not specific
+        and not re.search(r"\b(me|nos|for me|por favor|please)\b", plain)
+    ):
+        return "capability"
+    return ""
+
+
+def _is_reported(sentence: Sentence) -> bool:
+    """ "she said delete it", but not "she said she wants out, remove her": an order after a comma is the speaker's."""
+    if re.search(r"\b(diga|digan|diciendo|saying)\b", sentence.masked) and sentence.families & {
+        "remove",
+        "clear",
+        "send",
+    }:
+        return True
+    found = [match.end() for match in words.REPORTED.finditer(sentence.masked)]
+    if not found:
+        return False
+    starts = [sentence.tokens[act.at].start for act in sentence.acts if act.families - {"show"}]
+    between = [
+        sentence.masked[max(end for end in found if end <= start) : start] for start in starts if found[0] <= start
+    ]
+    return not (starts and between and all(re.search(r"\w+\W+\w+[^,;.]*[,;.]", part) for part in between))
+
+
+def _other_is_asked(sentence: Sentence) -> bool:
+    """ "ya no le mandes, sácalo", "create it but don't send it": one thing is refused and another one asked for."""
+    refused = frozenset[str]().union(*(act.families for act in sentence.negated))
+    asked = [act for act in sentence.acts if act.families - {"show"}]
+    if not asked or any(act.families & refused for act in asked):
+        return False
+    last, first = max(act.at for act in sentence.negated), min(act.at for act in asked)
+    if last < first:
+        return bool(set(sentence.list[last:first]) & {",", ";", ".", "pero", "but", "mejor", "instead"})
+    return not frozenset[str]().union(*(act.families for act in asked)) & {"remove", "clear", "send"}
+
+
+def points_back(sentence: Sentence) -> bool:
+    """ "esa campaña", "it", "bórrala": something named before."""
+    plain = sentence.masked
+    if re.search(
+        r"\b(es[ae]|est[ae]|dicha|misma|mism[ao]|aquella|that|this|same|it|its|la anterior|la ultima que|just "
+        r"(created|made)|"
+        r"acabo de|acabas de|recien cread[ao]|the one|su|ella|ahi|alli|there|la nueva|the new one)\b",
+        plain,
+    ):
+        return True
+    return any(
+        re.search(r"(r|a|e|o|n)(me|te|se|nos|le)?(la|lo|le)$", act.word)
+        and len(act.word) > 4
+        and act.word in words.verbs()
+        and act.word not in words.known_words()
+        for act in (*sentence.acts, *sentence.negated)
+    ) or bool(re.search(r"\b(la|lo|le) (borr|elimin|mand|envi|cambi|quit|vaci|lanz|program|actualiz)\w+", plain))
+
+
+def _candidate(sentence: Sentence) -> str:
+    families = sentence.families
+    heard = sentence.heard
+    if heard.phones:
+        return _with_phones(sentence)
+    removal = [act for act in sentence.acts if act.families & {"remove", "clear"}]
+    if removal and not _is_read_by_verb(sentence, removal):
+        return _removal(sentence, removal)
+    if found := _emptying(sentence):
+        return found
+    if "send" in families:
+        return _sending(sentence)
+    if _creating(sentence):
+        return "create_campaign"
+    if _updating(sentence):
+        return "update_campaign"
+    if "add" in families and (sentence.has(words.PERSON | words.AUDIENCE) or _names_someone(sentence)):
+        return "add_campaign_audience"
+    return _read(sentence)
+
+
+def _with_phones(sentence: Sentence) -> str:
+    families = sentence.families
+    if families & {"remove", "clear", "off"}:
+        return "" if families & {"add"} and "remove" not in families else "remove_campaign_audience_client"
+    if families & {"add", "put"} or ("create" in families and not sentence.has(words.CAMPAIGN | {"campaign"})):
+        return "add_campaign_audience"
+    new = sentence.has(words.NEW) and sentence.has(words.PERSON | words.AUDIENCE) and sentence.has_ref()
+    if new and not families & {"send", "show", "change"}:
+        return "add_campaign_audience"
+    wants = set(sentence.list) & (_WANT | {"falta", "faltan", "entra", "entre", "vaya", "va"})
+    if wants and "send" not in families and "show" not in families:
+        return "add_campaign_audience"
+    return ""
+
+
+def _is_read_by_verb(sentence: Sentence, removal: Sequence[Act]) -> bool:
+    """ "saca la lista de clientes" shows; it removes nobody."""
+    both = all("show" in act.families for act in removal)
+    return both and sentence.has(words.DETAILS | {"lista", "listado", "list", "campanas", "campaigns"})
+
+
+def _removal(sentence: Sentence, acts: Sequence[Act]) -> str:
+    kinds = [sentence.object_of(act) for act in acts]
+    kind = next((k for k in kinds if k not in ("", "it")), "")
+    emptying = any("clear" in act.families for act in acts)
+    only_clear = any("remove" not in act.families and "clear" in act.families for act in acts)
+    if kind == "audience":
+        return "clear_campaign_audience"
+    if kind == "person":
+        return "remove_campaign_audience_client" if not emptying else ""
+    if kind in ("field", "foreign"):
+        return ""
+    if kind == "campaign" and emptying and any(act.families == {"remove"} for act in acts):
+        return "delete_campaign"
+    if kind == "campaigns":
+        return "delete_campaign" if not emptying else ""
+    if only_clear:
+        return "clear_campaign_audience"
+    if emptying:
+        return ""
+    if kind == "campaign" or sentence.has_ref() or points_back(sentence):
+        return "delete_campaign" if not _unknown_between(sentence, acts) else ""
+    return ""
+
+
+def _unknown_between(sentence: Sentence, acts: Sequence[Act]) -> bool:
+    """ "borra la foto de la campaña": a thing nobody knows stands between the verb and the campaign."""
+    for act in acts:
+        rest = sentence.list[act.at + 1 :]
+        ends = [at for at, word in enumerate(rest) if word == REF or word in words.CAMPAIGN]
+        for at, word in enumerate(rest[: ends[0]] if ends else []):
+            unknown = word.isalpha() and word not in words.known_words() and word not in words.verbs()
+            if unknown and at + 1 < len(rest) and rest[at + 1] in ("de", "del", "of", "from", "en", "in", "a", "to"):
+                return True
+    return False
+
+
+def _emptying(sentence: Sentence) -> str:
+    """An empty audience asked for without a verb that empties: "necesito audiencia vacía", "déjala sin gente"."""
+    if sentence.negated or not (
+        sentence.families & {"put", "change", "create"} or set(sentence.list) & (_WANT | {"leave"})
+    ):
+        return ""
+    people = (
+        "audiencia|audience|contactos|contacts|gente|nadie|people|clientes|clients|destinatarios|recipients|"
+        "personas|members|miembros"
+    )
+    wanted = (
+        rf"\b(sin (?:ningun[oa]? )?(?:{people}|contacto|persona|cliente)|en (?:cero|ceros|blanco)|vaci[ao]s?|empty|"
+        rf"at zero|to zero|a cero|with no(?:body| one)?|no (?:people|contacts|recipients))\b"
+    )
+    if re.search(wanted, sentence.masked) and (
+        sentence.has(words.AUDIENCE | {"nadie", "nobody"}) or "put" in sentence.families
+    ):
+        return "clear_campaign_audience"
+    return ""
+
+
+_DATA = re.compile(r"\b(lista|listado|list|detalles?|details?|info|informacion|datos|data|resumen|summary|rundown)\b")
+_UNDOING = re.compile(
+    r"\b(cancel\w*|deten\w*|detener|undo|unsend|recall|revert\w*|deshacer|deshaz\w*|parar|pausa\w*|pause|stop)\b"
+)
+
+
+def _sending(sentence: Sentence) -> str:
+    acts = [act for act in sentence.acts if "send" in act.families]
+    plain = sentence.masked
+    named = sentence.heard.quotes or re.search(rf"\b{NAMING}\b", plain)
+    if named and not sentence.has_ref() and _INDEFINITE.search(plain):
+        return "create_campaign"
+    if not sentence.heard.channels:
+        if _is_told_to_me(sentence, acts):
+            return _read(sentence)
+        if _DATA.search(plain):
+            return ""
+    foreign = _direct_object(sentence, acts[0]) == "foreign" and not sentence.heard.templates
+    if foreign or sentence.families & {"remove", "clear"} or _UNDOING.search(plain):
+        return ""
+    spoken = sentence.has_ref() or sentence.has(words.CAMPAIGN | words.CAMPAIGNS) or points_back(sentence)
+    return "send_campaign" if spoken or sentence.heard.channels else ""
+
+
+def _is_told_to_me(sentence: Sentence, acts: Sequence[Act]) -> bool:
+    """A send verb in a question ("a quién se manda") or for the speaker's own eyes ("mándame la lista")."""
+    plain = sentence.masked
+    question = re.match(r"\W*(?:a |de |en )?(que|cual|cuales|what|which|who|whom|quien|quienes)\b", plain)
+    if question and "?" in sentence.heard.text:
+        return True
+    people = words.PEOPLE_QUESTION.search(plain) or sentence.has(words.AUDIENCE)
+    if people and "show" in sentence.families:
+        return True
+    for act in acts:
+        beside = sentence.list[act.at + 1 : act.at + 2], sentence.list[act.at - 1 : act.at] if act.at else []
+        if re.search(r"[ae]n?me(l[ao]s?)?$", act.word) or ["me"] in beside:
+            return bool(_DATA.search(plain)) or sentence.object_of(act) in ("audience", "campaigns")
+    return False
+
+
+def _direct_object(sentence: Sentence, act: Act) -> str:
+    for at in range(act.at + 1, min(act.at + 5, len(sentence.list))):
+        word = sentence.list[at]
+        if word == REF or word in words.CAMPAIGN:
+            return "campaign"
+        if word in (CHANNEL, DATE, PARAMS) or word in ("por", "via", "through", "from", "desde"):
+            return ""
+        if word in words.FOREIGN and word not in ("envio", "envios", "template", "plantilla", "recordatorio"):
+            return "foreign"
+    return ""
+
+
+_INDEFINITE = re.compile(
+    r"\b(una?|an?(?! (?:la|las|el|los|mi|esa|esta|su|nuestra|tu)\b)|nueva?|new|otra|another)\b(?: "
+    r"[a-z\ue000-\ue00b]+){0,4}? (campana|campaign)\b|\b(campana|campaign) nueva\b|\bnew campaign\b"
+)
+NAMING = (
+    r"(?:que se (?:llame|llamara|llamaria|titule|nombre|va a llamar)|se (?:llama|llamara|llame|va a llamar|titula)|"
+    r"va a llamarse|llamarse|llamad[ao]|"
+    r"llamale|llamala|llamemosla|llamar|de nombre|con (?:el )?(?:nombre|titulo)(?: de)?|bajo el (?:nombre|"
+    r"titulo)(?: de)?|titulad[ao]|nombrad[ao]|"
+    r"(?:el |su )?(?:nombre|titulo)(?: (?:es|sera|seria|va a ser|que sea|de))?|ponle|"
+    r"called|named|titled|entitled|by the name(?: of)?|(?:going to be|gonna be) called|name(?:d)? it|call it|"
+    r"calling it|"
+    r"(?:the |its )?(?:title|name)(?: (?:is|will be|should be|being|of))?|with (?:the )?(?:name|title)(?: of)?|"
+    r"title it|goes by|denominad[ao]|"
+    r"que lleve (?:por |de )?(?:nombre|titulo)|under the name(?: of)?)"
+)
+
+
+def _creating(sentence: Sentence) -> bool:
+    plain = sentence.masked
+    create = [act for act in sentence.acts if "create" in act.families]
+    named = re.search(rf"\b{NAMING}\b", plain)
+    indefinite = _INDEFINITE.search(plain)
+    strong = any(act.families == {"create"} and act.word not in ("make", "haz", "hacer", "hagas") for act in create)
+    if sentence.heard.campaigns and not strong and not (named and named.start() < sentence.masked.find(REF)):
+        return False
+    if re.match(
+        r"\W*((una|a|otra|another) )?(nueva campana|new (\w+ )?campaign|campana nueva)\b", plain
+    ) and not sentence.families - {"create", "put"}:
+        return True
+    if create and sentence.has(words.CAMPAIGN):
+        foreign = any(_first_noun(sentence, act) == "foreign" for act in create)
+        shows = "show" in sentence.families and not strong and not indefinite
+        return not foreign and not shows
+    if (
+        indefinite
+        and "add" in sentence.families
+        and not sentence.has(words.PERSON | words.AUDIENCE)
+        and not sentence.has_ref()
+    ):
+        return any(_first_noun(sentence, act) == "campaign" for act in sentence.acts if "add" in act.families)
+    if not indefinite or sentence.families & {"change", "add"} - {"create"}:
+        return False
+    wanting = (
+        set(sentence.list) & (_WANT | {"created", "creada", "crearse", "creation", "creacion"})
+        or "put" in sentence.families
+    )
+    return bool(wanting) and not (sentence.families & {"show"} and not (named or sentence.heard.quotes))
+
+
+def _first_noun(sentence: Sentence, act: Act) -> str:
+    for word in sentence.list[act.at + 1 :]:
+        if word in words.CAMPAIGN or word == REF:
+            return "campaign"
+        if word in words.FOREIGN and word not in ("recordatorio", "reminder"):
+            return "foreign"
+    return ""
+
+
+_RENAMING = re.compile(
+    r"\b(renam\w*|renombr\w*|rebautiz\w*|retitul\w*|retitle|llam(e|ar|ale|ala)|call it|recategor\w*|reclasific\w*|"
+    r"reclassify)\b"
+)
+_WEAK_CHANGES = {"use", "usa", "utiliza", "fix", "set", "swap", "give", "mueve", "move", "correct", "nombra"}
+_SOFT_CHANGES = {"debe", "should", "give", "sea", "pasa", "pasar", "dale"}
+
+
+def _updating(sentence: Sentence) -> bool:
+    """A change verb with a field or a new value; or a softer verb, a campaign and a new value."""
+    heard, plain = sentence.heard, sentence.masked
+    fields = {words.FIELD_OF[word] for word in sentence.list if word in words.FIELD_OF}
+    valued = bool(heard.templates or heard.mails or heard.quotes or category_words(sentence))
+    asking = re.search(r"^\W*(\w+ ){0,3}?(que|cual|cuales|what|which|how|como)\b|\bwhat\b|\bwhich\b", plain)
+    if asking and not valued and heard.text.rstrip().endswith("?"):
+        return False
+    ref = sentence.has_ref()
+    pointed = ref or points_back(sentence)
+    if "change" in sentence.families:
+        weak = {act.word for act in sentence.acts if "change" in act.families} <= _WEAK_CHANGES
+        strong = not weak and (ref or sentence.has(words.CAMPAIGN))
+        return bool(_RENAMING.search(plain) or fields or strong or (valued and pointed))
+    if not valued or heard.phones or not pointed:
+        return False
+    if ref and (heard.mails or heard.templates) and set(sentence.list) & _WANT:
+        return True
+    wished = re.match(r"\W*que \b.*\b(llame|tenga|use|lleve|sea|quede|pase)\b", plain) and "?" not in heard.text
+    if wished or sentence.families & {"put", "create"} or set(sentence.list) & _SOFT_CHANGES:
+        return True
+    return "?" not in heard.text and bool(re.search(r"\b(from now on|de ahora en|en adelante)\b", plain))
+
+
+def _names_someone(sentence: Sentence) -> bool:
+    return any(sentence._is_person_name(at) for at in range(len(sentence.list))) or "a" in sentence.list
+
+
+def category_words(sentence: Sentence) -> list[str]:
+    return [words.CATEGORY_OF[word] for word in sentence.list if word in words.CATEGORY_OF]
+
+
+def _read(sentence: Sentence) -> str:
+    """Which read is asked for, when one is."""
+    plain, heard = sentence.masked, sentence.heard
+    asking = bool(words.ASKING.search(plain)) or "?" in heard.text
+    show = "show" in sentence.families
+    ref = sentence.has_ref() or points_back(sentence)
+    field_asked = sentence.has(frozenset(words.FIELD_OF) | words.DETAILS) or re.search(
+        r"\b(creo|creada|estatus|razon|situacion|progreso|onda|deal|created|cambio|changed|modifico|modified|"
+        r"actualiz\w+|updated|edited|edito|dio de alta|responsable|in charge|"
+        r"es de|is it|marketing|utilidad|utility|de que|about|sobre|acerca)\b", plain)  # fmt: skip
+    people = sentence.has(words.AUDIENCE) or sentence.lists_people()
+    if ref and words.OWNER_QUESTION.search(plain) and not people:
+        return "get_campaign"
+    if (people or words.PEOPLE_QUESTION.search(plain)) and not (sentence.has(words.CAMPAIGNS) and not ref):
+        if ref or sentence.has(words.CAMPAIGN) or points_back(sentence):
+            return "get_campaign_audience"
+        return "get_campaign_audience" if people and (show or asking) else ""
+    if sentence.has(words.CAMPAIGNS):
+        return "list_campaigns" if not (heard.campaigns and not re.search(r"\blista|list\b", plain)) else "get_campaign"
+    if (heard.mails or heard.templates) and not asking:
+        return ""
+    if ref and (show or field_asked or asking):
+        return "get_campaign"
+    if sentence.has(words.CAMPAIGN) and (show or asking) and not sentence.families - {"show", "create", "put"}:
+        return (
+            "list_campaigns"
+            if re.search(r"\b(lista|list|todas|all|que|which|what|hay|any|alguna)\b", plain)
+            else "get_campaign"
+        )
+    return ""
