@@ -69,7 +69,9 @@ class Person:
 
     def waits(self) -> int:
         """The exit code, once the program ends."""
-        for _ in range(200):
+        ends = time.monotonic() + 15
+        while time.monotonic() < ends:
+            time.sleep(0.02)
             if select.select([self._fd], [], [], 0.05)[0]:
                 with contextlib.suppress(OSError):
                     os.read(self._fd, 65536)
