@@ -404,3 +404,19 @@ class SandboxServer:
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.communicate(timeout=10)
+
+
+def test_a_command_loads_only_what_it_needs(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "sys.argv = ['campaign-agent', 'ask', 'list the campaigns', '--json']\n"
+        "from agent.__main__ import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as ended:\n    assert ended.code == 0, ended.code\n"
+        "heavy = 'rich prompt_toolkit alembic slack_bolt uvicorn pygments mcp psycopg openai aiohttp'.split()\n"
+        "print([name for name in heavy if name in sys.modules], file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=_environment(), timeout=60
+    )
+    assert done.stderr.strip() == "[]"
