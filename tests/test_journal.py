@@ -250,12 +250,10 @@ async def test_a_database_that_is_full(tmp_path: Path) -> None:
     journal = Journal(f"sqlite:///{path}")
     await journal.open()
     await journal.aclose()
+    limited = Journal(f"sqlite:///{path}")
     with pytest.raises(DatabaseError) as caught:
-        limited = Journal(f"sqlite:///{path}")
-        try:
-            await limited.write(_fill)
-        finally:
-            await limited.aclose()
+        await limited.write(_fill)
+    await limited.aclose()
     assert isinstance(caught.value, DatabaseFull)
 
 

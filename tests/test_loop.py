@@ -1,6 +1,7 @@
 """Turns as interfaces and models see them: messages, answers, language, limits, and several turns at once."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -76,7 +77,7 @@ async def test_history_only_grows_and_the_start_stays_the_same(world: World) -> 
     restarted = again(world)
     await restarted.say("three", "3")
     seen = [*world.model.seen, *restarted.model.seen]
-    for earlier, later in zip(seen, seen[1:], strict=False):
+    for earlier, later in itertools.pairwise(seen):
         assert later[: len(earlier)] == earlier
     await restarted.agent.aclose()
 

@@ -83,8 +83,8 @@ async def test_a_plain_send_has_no_warning_and_every_figure(world: World) -> Non
     assert codes(asked) == []
     assert asked.confirm == "yes"
     shown = "\n".join(asked.card.lines())
-    for text in ("Recordatorio de cita", CITA, "utility", "Ventas CDMX", "+52 55 0010 0501", "wb-501", "NOW", "35 unique",
-                 "Hola equipo, te recordamos tu cita el viernes.", "APPROVED", "Sofía", "can't be recalled",
+    for text in ("Recordatorio de cita", CITA, "utility", "Ventas CDMX", "+52 55 0010 0501", "wb-501", "NOW",
+                 "35 unique", "Hola equipo, te recordamos tu cita el viernes.", "APPROVED", "Sofía", "can't be recalled",
                  "are sent to as well"):  # fmt: skip
         assert text in shown
     assert " cost " not in shown
@@ -457,7 +457,8 @@ def large(make: Callable[..., World]) -> World:
     rows = [(f"cliBig{n:014d}", f"5255{n:08d}") for n in range(2_300)]
     with world.store.transaction(write=True):
         for client, phone in rows:
-            day = f"2026-10-01T{int(client[-5:]) // 3600:02d}:{int(client[-5:]) // 60 % 60:02d}:{int(client[-5:]) % 60:02d}.000Z"
+            number = int(client[-5:])
+            day = f"2026-10-01T{number // 3600:02d}:{number // 60 % 60:02d}:{number % 60:02d}.000Z"
             record = {"id": client, "phoneNumber": phone, "name": "N", "creationDate": day, "lastUpdate": day}
             world.store._db.execute(
                 "INSERT INTO client (id, workspace, record) VALUES (?, 'ws_norte', ?)", (client, json.dumps(record))

@@ -392,7 +392,8 @@ def tamper_arguments(world: World) -> None:
 def tamper_arguments_and_digest(world: World) -> None:
     tamper_arguments(world)
     arguments = from_json(sql(world, "SELECT calls FROM approval")[0][0])[0]["arguments"]
-    text = f"remove_campaign_audience_client {json.dumps(arguments, sort_keys=True, ensure_ascii=False, separators=(',', ':'))}"
+    canonical = json.dumps(arguments, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    text = f"remove_campaign_audience_client {canonical}"
     sql(world, "UPDATE approval SET arguments_sha256 = ?", hashlib.sha256(text.encode()).hexdigest())
 
 
@@ -464,8 +465,8 @@ async def test_p1_nothing_gated_leaves_without_a_permit_for_just_it(world: World
     send = parse(*SEND, reading).request()
     with pytest.raises(PermissionError):
         await world.agent.platica.request(send)
+    disguised = Request("POST", send.path, Risk.WRITE, body=send.body)
     with pytest.raises(PermissionError):
-        disguised = Request("POST", send.path, Risk.WRITE, body=send.body)
         await world.agent.platica.request(disguised)
     permit = Permit("a", parse(*REMOVE, reading).request().sha256, 1e12)
     with pytest.raises(PermissionError):
@@ -492,7 +493,7 @@ async def test_p1_no_id_makes_one_operation_into_another(world: World, path: str
         ("get_campaign", {"campaignId": path}),
     ]
     events = await world.say("go on", calls, "sorry")
-    assert [result.outcome for result in results(events)][0] == "invalid"
+    assert next(result.outcome for result in results(events)) == "invalid"
     assert not any(result.ok for result in results(events))
     assert not any("/send" in path for _, path in world.transport.seen)
 
@@ -964,7 +965,7 @@ async def test_p4_a_bare_yes_or_no_leaves_the_card_waiting(world: World, text: s
 async def test_p4_a_new_message_supersedes_and_a_late_click_finds_nothing(world: World) -> None:
     asked = card(await world.say("go on", [READ, REMOVE, ("update_campaign", {"campaignId": CITA, "title": "x"})]))
     events = await world.say("no wait, list the campaigns instead", "sure")
-    assert [result.outcome for result in results(events)][0] == "superseded"
+    assert next(result.outcome for result in results(events)) == "superseded"
     assert state(world, asked.id) == "superseded"
     outcomes = [answer["outcome"] for answer in world.model.answers().values()]
     assert outcomes[0:2] == ["done", "superseded"]
