@@ -208,11 +208,6 @@ _RELEASE = (
     .where((_conversation.c.id == _b("conversation")) & (_conversation.c.owner == _b("mine")))
     .values(owner=None, lease_until=0.0)
 )
-_NAME = (
-    sa.update(_conversation)
-    .where((_conversation.c.id == _b("conversation")) & (_conversation.c.first_words == ""))
-    .values(first_words=_b("words"))
-)
 _EVENTS = (
     sa.select(_event.c.seq, _event.c.kind, _event.c.body, _event.c.by, _event.c.at)
     .where((_event.c.conversation == _b("conversation")) & (_event.c.seq > _b("after")))
@@ -307,10 +302,14 @@ class Transaction:
 
     # Conversations and events.
 
-    def lease(self, conversation: str, owner: str) -> bool:
-        """Takes or renews the conversation for `owner`; False while another owner lives."""
+    def lease(self, conversation: str, owner: str, first_words: str = "") -> bool:
+        """Takes or renews the conversation for `owner`; False while another owner lives.
+
+        `first_words` are kept of a conversation that begins here.
+        """
         now = self.now()
         row = {"id": conversation, "created_at": now, "updated_at": now, "owner": owner, "lease_until": now + LEASE}
+        row["first_words"] = first_words[:80]
         return self._c.scalar(self._upserts.lease, row) is not None
 
     def owner(self, conversation: str) -> str | None:
@@ -331,9 +330,6 @@ class Transaction:
                 self._c.execute(_APPEND, rows)
         except sa.exc.IntegrityError:
             raise SessionBusy(session=conversation) from None
-
-    def name(self, conversation: str, first_words: str) -> None:
-        self._c.execute(_NAME, {"conversation": conversation, "words": first_words[:80]})
 
     def events(self, conversation: str, after: int = 0) -> list[Event]:
         found = self._c.execute(_EVENTS, {"conversation": conversation, "after": after})
@@ -578,19 +574,33 @@ class _SqliteRunner:
             connection.close()
 
     def _commit(self, connection: sa.Connection, jobs: list[_Job]) -> None:
-        begin = "BEGIN IMMEDIATE" if any(job.writes for job in jobs) else "BEGIN"
-        with connection.begin():
-            connection.exec_driver_sql(begin)
-            transaction = Transaction(connection, self._clock)
+        # The driver's connection: the transaction is ours alone, and SQLAlchemy's accounts of it cost as much as it.
+        raw: Any = connection.connection.dbapi_connection
+        transaction = Transaction(connection, self._clock)
+        raw.execute("BEGIN IMMEDIATE" if any(job.writes for job in jobs) else "BEGIN")
+        try:
             for job in jobs:
-                scope = connection.begin_nested() if len(jobs) > 1 and job.writes else contextlib.nullcontext()
-                try:
-                    with scope:
-                        job.result = job.run(transaction)
-                except Exception as error:
-                    job.error = _named(error)
-                    if len(jobs) == 1:
-                        raise
+                self._run(raw, transaction, job, alone=len(jobs) == 1)
+            raw.execute("COMMIT")
+        except BaseException:
+            if raw.in_transaction:
+                raw.execute("ROLLBACK")
+            raise
+
+    @staticmethod
+    def _run(raw: Any, transaction: Transaction, job: _Job, *, alone: bool) -> None:
+        """One job, which can fail without the others."""
+        if not alone:
+            raw.execute("SAVEPOINT job")
+        try:
+            job.result = job.run(transaction)
+        except Exception as error:
+            job.error = _named(error)
+            if alone:
+                raise
+            raw.execute("ROLLBACK TO job")
+        if not alone:
+            raw.execute("RELEASE job")
 
 
 class _PoolRunner:
@@ -699,7 +709,9 @@ def _check(version: int | None) -> None:
 
 def _named(error: BaseException) -> BaseException:
     """A driver's error, as one of ours; anything else as it is."""
-    if isinstance(error, (AgentError, AssertionError)) or not isinstance(error, (sa.exc.SQLAlchemyError, OSError)):
+    if isinstance(error, (AgentError, AssertionError)) or not isinstance(
+        error, (sa.exc.SQLAlchemyError, sqlite3.Error, OSError)
+    ):
         return error
     text = str(getattr(error, "orig", None) or error).splitlines()[0][:200]
     low = text.lower()
@@ -707,7 +719,14 @@ def _named(error: BaseException) -> BaseException:
         return DatabaseCorrupt(text=text)
     if "full" in low or "no space" in low or "disk i/o" in low or "quota" in low or "too large" in low:
         return DatabaseFull(text=text)
-    known = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.ArgumentError, sa.exc.NoSuchModuleError, OSError)
+    known = (
+        sqlite3.OperationalError,
+        sa.exc.OperationalError,
+        sa.exc.InterfaceError,
+        sa.exc.ArgumentError,
+        sa.exc.NoSuchModuleError,
+        OSError,
+    )
     return DatabaseUnavailable(text=text) if isinstance(error, known) else DatabaseError(text=text)
 
 

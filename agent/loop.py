@@ -429,7 +429,7 @@ class Agent:
             tx.release(session, owner)
 
         try:
-            await asyncio.shield(self.journal.write(end))
+            await self.journal.write(end)
         except AgentError:
             self._transcripts.pop(session, None)
             if not failed:
@@ -453,7 +453,7 @@ class Agent:
     @staticmethod
     def _take(tx: Transaction, session: str, owner: str, known: Transcript, first: First | None) -> str | None:
         """Part of a commit: the lease, and what others wrote meanwhile. Otherwise who has the conversation."""
-        if not tx.lease(session, owner):
+        if not tx.lease(session, owner, first.text if first is not None else ""):
             other = tx.owner(session) or ""
             if is_dead(other):
                 tx.release(session, other)
@@ -461,8 +461,6 @@ class Agent:
         for event in tx.events(session, known.last):
             known.take(event)
         if first is not None and not known.open:
-            if not known.last:
-                tx.name(session, first.text)
             known.add(*first.events(known))
             known.save(session, tx)
         return None

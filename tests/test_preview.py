@@ -84,7 +84,8 @@ async def test_a_plain_send_has_no_warning_and_every_figure(world: World) -> Non
     assert asked.confirm == "yes"
     shown = "\n".join(asked.card.lines())
     for text in ("Recordatorio de cita", CITA, "utility", "Ventas CDMX", "+52 55 0010 0501", "wb-501", "NOW",
-                 "35 unique", "Hola equipo, te recordamos tu cita el viernes.", "APPROVED", "Sofía", "can't be recalled",
+                 "35 unique",
+                 "Hola equipo, te recordamos tu cita el viernes.", "APPROVED", "Sofía", "can't be recalled",
                  "are sent to as well"):  # fmt: skip
         assert text in shown
     assert " cost " not in shown

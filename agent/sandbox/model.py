@@ -30,6 +30,7 @@ from agent.sandbox.slots import (
     names_a_day,
     split_values,
     template_named,
+    unread_page,
     variables,
 )
 from agent.sandbox.words import COMMAND, fold
@@ -181,6 +182,7 @@ def fill(frame: Frame, sentence: Sentence, world: World, focus: str | None, aske
     if operation in ("list_campaigns", "get_campaign_audience"):
         slots |= find_page(heard.undated.replace("\u0001", " "))
         slots |= find_order(heard.undated.replace("\u0001", " "), "title" if operation == "list_campaigns" else "name")
+        slots["unread"] = not asked and unread_page(heard.undated.replace("\u0001", " "), slots)
     elif operation in ("create_campaign", "update_campaign"):
         _fill_fields(frame, sentence, world, asked)
     elif operation == "send_campaign":
@@ -308,7 +310,7 @@ def _title(sentence: Sentence, creating: bool, asked: str, fields: set[str]) -> 
 def _renames(sentence: Sentence) -> bool:
     return bool(
         re.search(
-            r"\b(renam\w*|renombr\w*|rebautiz\w*|retitul\w*|retitle|llam\w*|call|called|is now|ahora es|nombra\w*|"
+            r"\b(renam\w*|renombr\w*|rebautiz\w*|retitul\w*|titul\w*|retitle|llam\w*|call|called|is now|ahora es|nombra\w*|"
             r"name\w*|known as|pasa a ser|sea|ser)\b",
             sentence.masked,
         )
@@ -349,7 +351,7 @@ def _bare_title(heard: Heard) -> str:
 def _spoken_title(sentence: Sentence, creating: bool) -> str:
     """A title without quotes, after what announces one."""
     heard = sentence.heard
-    plain = fold(heard.text)
+    plain = re.sub(r"\bpor (?=favor)", "    ", fold(heard.text))
     if creating:
         cues = [rf"\b{NAMING}\b\s*(?:de\s+|como\s+|:|=|-|va a ser\s+|sera\s+|is\s+|as\s+)?\s*",
                 r"\b(?:campana|campaign)(?: nueva)?\s*(?::|-|–)?\s*(?=[a-z0-9¡¿])"]  # fmt: skip
@@ -381,6 +383,7 @@ def _title_after(sentence: Sentence, start: int, weak: bool) -> str:
         not title
         or first in words.CATEGORY_OF
         or first in words.CAMPAIGN
+        or first in ("favor", "please", "porfa", "plis", "pls", "gracias")
         or first in ("de", "del", "la", "of", "otro", "a", "it")
     ):
         return ""
@@ -391,8 +394,10 @@ def _title_after(sentence: Sentence, start: int, weak: bool) -> str:
 
 
 def _category(sentence: Sentence, creating: bool, fields: set[str], slots: Mapping[str, Any], asked: str) -> str:
-    found = category_words(sentence)
+    found = _wanted_categories(sentence)
     if not found:
+        return ""
+    if not creating and len(set(found)) > 1:
         return ""
     if creating or asked in ("category", "change"):
         strict = [
@@ -413,6 +418,19 @@ def _category(sentence: Sentence, creating: bool, fields: set[str], slots: Mappi
         before = sentence.masked[: explicit.start()].split()[-1:]
         return "" if before == ["campana"] else words.CATEGORY_OF[explicit[1]]
     return ""
+
+
+def _wanted_categories(sentence: Sentence) -> list[str]:
+    """The categories said, without those refused ("not marketing") or left behind ("from utility to marketing")."""
+    listed = "|".join(words.CATEGORY_OF)
+    refused = (
+        rf"\b(?:no|not|en (?:vez|lugar) de|instead of|rather than|y no|and not|ya no (?:es|de)?|isn't|from|out of|"
+        rf"sino|saca\w* de|no va a ser|deja de ser)(?: (?:de|a|an|la|el|as|como|tipo|categoria))* (?:{listed})\b"
+    )
+    plain = re.sub(refused, " ", sentence.masked)
+    plain = re.sub(rf"\bde (?:{listed}) (?=(?:a|para|hacia) (?:{listed})\b)", " ", plain)
+    said = [words.CATEGORY_OF[word] for word in re.findall(r"[a-z]+", plain) if word in words.CATEGORY_OF]
+    return said or category_words(sentence)
 
 
 def _fill_send(slots: dict[str, Any], heard: Heard, world: World, asked: str) -> None:
@@ -465,8 +483,10 @@ def _fill_dates(slots: dict[str, Any], heard: Heard, world: World) -> None:
         slots["day_text"] = heard.text
     elif re.search(r"\b(programa\w*|agenda\w*|calendariza\w*|schedul\w*)\b", heard.masked) and "dates" not in slots:
         slots["wants_time"] = True
-    if heard.past:
-        slots["past"] = True
+    if heard.past or heard.unread_time:
+        slots["wants_time"] = True
+        slots["past"] = heard.past
+        slots.pop("dates", None)
 
 
 def _loose_values(heard: Heard, asked: str) -> list[str]:
@@ -535,6 +555,8 @@ def missing(frame: Frame, world: World) -> str:
     if operation not in ("create_campaign", "list_campaigns") and not slots.get("campaign"):
         return "campaign"
     match operation:
+        case "list_campaigns" | "get_campaign_audience":
+            return "page" if slots.get("unread") else ""
         case "create_campaign":
             return _missing_create(slots)
         case "update_campaign":
@@ -1049,9 +1071,12 @@ class Answers:
     def explain(self, frame: Frame, text: str) -> str:
         if frame.why in ("hypothetical", "reported", "capability", "later"):
             return self.say(frame.why, example=self._nearest(text)) + " " + self.say("gate")
-        if frame.why in ("negated", "cancelled", "later"):
+        if frame.why in ("negated", "cancelled"):
             return self.say(frame.why)
-        return self.unclear()
+        return self.doubtful() if frame.why == "doubtful" else self.unclear()
+
+    def doubtful(self) -> str:
+        return "\n".join([self.say("doubtful"), *(f"- {example}" for example in self.examples.values())])
 
     def _nearest(self, text: str) -> str:
         plain = fold(text)

@@ -81,7 +81,7 @@ _LINKS = words.word_set("me te nos que a de hacer el la favor se hacerlo usted e
 _BEFORE_TO = words.word_set("want need like you please have got possible love able wanna proceed ready i'd ought "
     "time want's "
                         "'d campaign wish try it")  # fmt: skip
-_BREAKS = words.word_set(", ; . : ! ? ( ) | -")
+_BREAKS = words.word_set(", ; . : ! ? ( ) | - ¿ ¡")
 _PARTICLES = {
     "take": {"out": "remove", "off": "remove", "away": "remove", "down": "remove"},
     "get": {"off": "remove", "out": "remove", "rid": "remove", "into": "add", "in": "add", "onto": "add", "on": "add"},
@@ -100,7 +100,9 @@ _PARTICLES = {
     "shoot": {"out": "send"}, "blast": {"out": "send"}, "send": {"off": "send"},
 }  # fmt: skip
 _PHRASES = (
-    (r"\bd(?:a|e|en|ar|ame|anos)(?:me|le|nos|te|se)?(?:lo|la|los|las|le)? de baja\b", "elimina"),
+    (r"\bzero out\b", "empty"),
+    (r"\bd(?:en|es|iera|ieran|ieras)(?:me|le|nos|te|se)?(?:lo|la|los|las|le)? de baja\b", "elimine"),
+    (r"\bd(?:a|e|en|es|ar|ame|anos|iera|ieran|ieras)(?:me|le|nos|te|se)?(?:lo|la|los|las|le)? de baja\b", "elimina"),
     (r"\b(?:every|each|any)(?: single)? campaign\b|\b(?:alguna|cada|ninguna) campana\b", "campaigns"),
     (r"\bget rid of\b", "delete"), (r"\bdo away with\b", "delete"), (r"\bdeshaz\w* de\b|\bdeshacer\w* de\b|"
         r"\bdeshagan?se de\b", "elimina"),
@@ -152,7 +154,8 @@ class Sentence:
         original = self.heard.text[self.tokens[at].start : self.tokens[at].end]
         families = {family for family, mood in words.verbs().get(word, ()) if mood == COMMAND}
         told = {family for family, mood in words.verbs().get(word, ()) if mood != COMMAND}
-        families |= self._with_particle(at)
+        particle = self._with_particle(at)
+        families = particle if word in ("drop", "kick", "throw") and particle else families | particle
         nominal = word in _NOMINAL and self._light_before(at)
         if nominal:
             families = {_NOMINAL[word]}
@@ -185,7 +188,7 @@ class Sentence:
 
     def _is_passive_order(self, at: int) -> bool:
         """ "needs to be deleted", "have it removed", "que sea eliminada": an order told as a result."""
-        before = self._clause_before(at, 9) or [""]
+        before = self.clause_before(at, 9) or [""]
         if self.list[at].endswith("ing"):
             return before[0] in ("mind", "request", "requesting") or before[:2] in (
                 ["with", "proceed"],
@@ -203,12 +206,14 @@ class Sentence:
                 "may",
                 "can",
             }
+        if re.fullmatch(r"dej(a|e|en|ar|ame|alo|ala|arla|arlo|as)", before[0]):
+            return True
         if before[0] in ("sea", "ser", "quede", "quedar", "sean"):
             return bool(
                 set(before) & {"quiero", "necesito", "debe", "solicito", "requiero", "favor", "ocupo", "que", "deben"}
             )
         far = list(reversed(self.list[max(0, at - 14) : at]))
-        lead = next((i for i, word in enumerate(far) if word in ("have", "get", "want", "need")), 0)
+        lead = next((i for i, word in enumerate(far) if word in ("have", "get", "want", "need", "like")), 0)
         naming = self.list[at] in ("called", "named", "titled", "used")
         if (
             not lead
@@ -218,13 +223,15 @@ class Sentence:
         ):
             return False
         start = far[lead + 1 : lead + 2]
-        wants = far[lead] in ("want", "need", "get") and start in (["i"], ["we"])
+        wants = far[lead] in ("want", "need", "get", "like") and start in (["i"], ["we"], ["i'd"], ["we'd"], ["would"])
         return wants or not start or start[0] in _STARTERS or start[0] in _BREAKS or start == ["you"]
 
     def _with_particle(self, at: int) -> set[str]:
         particles = _PARTICLES.get(self.list[at])
         if not particles:
             return set()
+        if self.list[at] == "kick" and (PHONE in self.list or self.has(words.AUDIENCE | words.ALL)):
+            return {"remove"}
         if "out" in self.list[at + 1 : at + 12] and set(self.list) & {CHANNEL, PARAMS} and PHONE not in self.list:
             return {"send"}
         if "" in particles:
@@ -232,14 +239,14 @@ class Sentence:
         for word in self.list[at + 1 : at + 12]:
             if word in particles:
                 return {particles[word]}
-            if word in ("and", "then", ".", ";"):
+            if word in ("then", ".", ";") or (word == "and" and PHONE not in self.list):
                 break
         return set()
 
     def _light_before(self, at: int) -> bool:
         return bool(set(self.list[max(0, at - 4) : at]) & _LIGHT) or (at <= 1 and self.list[at] != "envio")
 
-    def _clause_before(self, at: int, reach: int) -> list[str]:
+    def clause_before(self, at: int, reach: int) -> list[str]:
         before: list[str] = []
         for word in reversed(self.list[max(0, at - reach) : at]):
             if word in _BREAKS or word in ("pero", "but", "and", "mejor", "instead", "sino"):
@@ -248,7 +255,7 @@ class Sentence:
         return before
 
     def _is_negated(self, at: int) -> bool:
-        before = self._clause_before(at, 5)
+        before = self.clause_before(at, 5)
         if not set(before) & words.NEGATIONS:
             return False
         if before[:2] == ["no", "ya"] or "problema" in before or "problem" in before:
@@ -261,7 +268,7 @@ class Sentence:
 
     def _is_told(self, at: int, families: set[str]) -> bool:
         """Whether the verb only tells of something: "Luis quiere borrar", "the delete button", "voy a mandar"."""
-        before = self._clause_before(at, 7)
+        before = self.clause_before(at, 7)
         if not before:
             return False
         word = self.list[at]
@@ -451,22 +458,319 @@ def decide(sentence: Sentence) -> Frame:
     """The operation that the sentence asks for, or why there is none."""
     chosen = _candidate(sentence)
     if chosen in READS:
-        return Frame(why="hypothetical") if _only_speaks_of_acting(sentence, chosen) else Frame(chosen)
+        if _only_speaks_of_acting(sentence, chosen):
+            return Frame(why="hypothetical")
+        return Frame(chosen) if _surely_reads(sentence) else Frame(why="doubtful")
     blocked = _guard(sentence)
     if blocked and (chosen or sentence.negated or sentence.mentioned - {"show"} or blocked == "capability"):
         read = _read(sentence)
-        if (
-            read
-            and (sentence.families & {"show"} or blocked != "capability")
-            and not (sentence.negated or sentence.families - {"show"})
-        ):
+        speaks = blocked == "capability" and not sentence.families & {"show"}
+        if read and not speaks and not (sentence.negated or sentence.families - {"show"}) and _surely_reads(sentence):
             return Frame(read)
         return Frame(why=blocked)
     if chosen in DESTRUCTIVE and _is_for_later(sentence):
         return Frame(why="later")
+    if chosen and is_question(sentence):
+        read = _read(sentence)
+        return (
+            Frame(read) if read and not sentence.families & {"remove", "clear", "send"} else Frame(why="hypothetical")
+        )
     if chosen:
-        return Frame(chosen)
+        return Frame(why="doubtful") if doubt(sentence, chosen) else Frame(chosen)
     return Frame(why="negated" if sentence.negated else "unclear")
+
+
+# What speaks against it.
+
+_LEAD = r"(?:(?:y|and|oye|hey|hola|hi|hello|ok|so|a|de|en|con|por|para|to|from|for|in|on|at|then|pues|bueno|quick question|por favor|please|disculpa|perdon|ey) ?,? )*"
+_QUESTION = re.compile(
+    rf"(?:^|[.!?;:,¿\n(-])\W*{_LEAD}(?:(?:what|which|who|whom|whose|when|where|how|what's|whats|who's|whos|how's|"
+    r"is|are|was|were|does|did|do|has|cual|cuales|quien|quienes|cuando|cuanto|cuanta|cuantos|cuantas|donde|como)\b"
+    r"|(?:que|es|son|esta|estan|hay|tiene|tienen|tenemos|existen?|fue|trae|lleva|usa|quedan?)\b(?=[^.!]*\?)"
+    r"|que (?:campan|contacto|client|persona|numero|plantilla|dueno|categoria|tipo|hay|tiene|trae|onda|gente|"
+    r"integrante|destinatario|telefono|dice|es\b))"
+)
+_REQUEST = re.compile(
+    r"\b(is it possible|is there (?:a|any) way|es posible|do (?:me|us)|do you (?:mind|think you)|como (?:siempre|ya)|"
+    r"hay (?:forma|manera|que)|when(?:ever)? you|cuando (?:puedas|pueda|gustes|guste|tengas|tenga))\b"
+)
+
+
+def is_question(sentence: Sentence) -> bool:
+    """Whether the verb that asks for something stands in a question for information: "is it set up as utility?"."""
+    plain, text = sentence.masked, sentence.heard.text
+    acts = [act for act in sentence.acts if act.families - {"show"}]
+    at = sentence.tokens[acts[-1].at].start if acts else len(plain)
+    start = max(plain.rfind(mark, 0, at) for mark in ".?!;¿") + 1
+    end = next((i for i in range(at, len(plain)) if plain[i] in ".?!;"), len(plain))
+    if text[end : end + 1] not in ("?", "") or _REQUEST.search(plain, start, end):
+        return False
+    found = _QUESTION.match(plain[start : end + 1])
+    return bool(found)
+
+
+_AMBIGUOUS_SHOW = re.compile(
+    r"(pas[aeo]\w*|sa[cq]\w+|jal\w+|ech\w+|tir\w+|pull|bring|get|hit|grab|pass|hand|order|sort|tell|call|walk|pick|"
+    r"give|orden\w*|acomod\w*|facilit\w*|compart\w*|share|print|know|find|return|present\w*|indi\w+)"
+)
+_NOUNS = (
+    words.AUDIENCE
+    | words.DETAILS
+    | words.CAMPAIGNS
+    | words.PERSON
+    | frozenset(words.FIELD_OF)
+    | words.word_set("lista listado list catalogo catalog")
+)
+_FRAGMENT = words.word_set(
+    "a al an the el la las los lo un una of de del from en in on for para con with y and e by por sobre about que "
+    "please pls plz porfa porfavor favor gracias thanks mi mis my our nuestra nuestras nuestro nuestros su sus its tu "
+    "tus quiero quisiera necesito ocupo requiero want need i i'd like me nos would we queremos necesitamos solicito "
+    "hola hi hey hello buenas buenos dias tardes noches oye primeros primeras primer primera first last latest top "
+    "ultimos ultimas siguientes next recientes recent recently newest oldest all todas todos everyone full complete "
+    "completa completo actual current mas antigua antiguas antiguos nuevas nuevos viejas viejos orden order ordenadas "
+    "ordenados ordenada sorted alfabetico alfabetica alphabetical alphabetically alfabeticamente nombre name title "
+    "titulo fecha date creacion creation ascendente descendente ascending descending asc desc pagina page saltando "
+    "skipping skip after despues starting empezando comenzando limit limite maximo max solo only nada nomas just up to "
+    "hasta z b c r s por-favor creadas created creados agregados added registradas registrados updated actualizadas "
+    "modificadas actualizacion update existentes disponibles available hay esta estan are is there ver general "
+    "generales lista list listado once un esa ese esta este that this it them tenemos have got ten status estatus brincandote per most recently recientemente edited pero al reves set size tamano at batches bloques de"
+)
+
+
+def _surely_reads(sentence: Sentence) -> bool:
+    """A read needs a verb that shows, a question, or a bare phrase of nothing else: a read is no refuge for doubts."""
+    plain, heard = sentence.masked, sentence.heard
+    new_value = heard.quotes and heard.campaigns and not all(_is_title(q, heard) for q, _, _ in heard.quotes)
+    if new_value or heard.params is not None or heard.urls or heard.agents or re.search(r"->|=>|→|⇒", heard.text):
+        return False
+    strange = any(act.families & {"remove", "clear", "add", "off"} - act_show(act) for act in sentence.acts)
+    if strange:
+        return False
+    shows = [act for act in sentence.acts if "show" in act.families]
+    for act in shows:
+        after = sentence.list[act.at + 1 : act.at + 2]
+        plainly = not _AMBIGUOUS_SHOW.fullmatch(act.word) or re.search(r"(me|nos)(l[aeo]s?)?$", act.word)
+        if plainly or after in (["me"], ["us"]) or (sentence.has(_NOUNS) and not _moves(sentence)):
+            return not _moves(sentence) or "?" in heard.text
+    if _QUESTION.search(plain) or re.search(r"\b(qu[ée]|cu[áa]l(es)?|qui[ée]n(es)?|cu[áa]nt[oa]s)\b", _accented(heard)):
+        return True
+    if "?" in heard.text:
+        return not (sentence.mentioned | sentence.families) - {"show", "create", "change", "send", "put"}
+    end = re.search(r"\b(para|for) (?:mi|my|el|un|una|a|the|pasar\w*)\b", plain)
+    listed = [t.word for t in sentence.tokens if not end or t.start < end.start()]
+    alien = [word for word in listed if word.isalpha() and word not in _FRAGMENT | _NOUNS | words.CAMPAIGN]
+    return not alien and not heard.templates and not heard.mails
+
+
+def act_show(act: Act) -> frozenset[str]:
+    return act.families if "show" in act.families else frozenset()
+
+
+def _accented(heard: Heard) -> str:
+    return " ".join(re.findall(r"\b\w*[éá]\w*\b", heard.text.lower()))
+
+
+def _is_title(quote: str, heard: Heard) -> bool:
+    return any(fold(quote) == fold(str(campaign.get("title"))) for campaign in heard.campaigns) or not heard.campaigns
+
+
+def _moves(sentence: Sentence) -> bool:
+    """ "pásala a marketing", "pull it into utility": a value that something is brought to."""
+    listed = "|".join(words.CATEGORY_OF)
+    return bool(re.search(rf"\b(a|as|al|como|to|into|en|in|under)\b(?: \w+)? (?:{listed})\b", sentence.masked))
+
+
+_OWN = {
+    "delete_campaign": {"remove", "show", "put"},
+    "clear_campaign_audience": {"clear", "remove", "show", "put", "change", "off", "create"},
+    "remove_campaign_audience_client": {"remove", "clear", "off", "show", "put"},
+    "send_campaign": {"send", "show", "put"},
+    "add_campaign_audience": {"add", "put", "create", "show", "change"},
+    "update_campaign": {"change", "put", "create", "show", "add"},
+    "create_campaign": {"create", "put", "change", "show", "add", "send"},
+}  # fmt: skip
+_HEDGES = re.compile(
+    r"\b(creo que|pienso que|me parece que|se me hace que|supongo|i think|i guess|i believe|might|probabl[ye]|"
+    r"probablemente|seguramente|parece que|whichever|lo que sea|either|apenas|thought|feel like)\b"
+)
+_SUBSET = re.compile(
+    r"\b(half|mitad|algun[oa]s|some|unos|unas|several|vari[oa]s|inactiv\w*|duplica\w*|solo|solamente|only|nobody|"
+    r"nadie|most of|mayoria|rest of|resto|demas|others?|otros|otras|cuyo\w*|whose|"
+    r"(?:contactos|clientes|personas|gente|people|contacts|customers|ones) (?:que|that|who)"
+    r"(?! (?:tiene|tenga|hay|haya|esta|estan|esten|are|is|it|we|trae|sean|tenemos|tengo|has|were|ya)\b))\b"
+)
+_EXCEPT = re.compile(
+    r"\b(excep\w+|(?<!mas o )(?<!al )menos|salvo|(?:everyone|everybody|all|todos|campaigns|contacts|people)\b[^.;]{0,60}\bbut (?!keep|don|leave|not)|aside from)\b"
+)
+_PLACE = re.compile(
+    r"\b(sistema|system|cuenta|account|workspace|plataforma|platform|lista(?:do)? de campanas|list|lista|listado|"
+    r"campaigns|campanas|panel|dashboard|catalogo|basura|trash|garbage|bin|circulacion|circulation|down|rid|books)\b"
+)
+_LOOSE_REMOVAL = re.compile(
+    r"(sa[cq]\w+|jal\w+|baj\w+|tira\w*|take|pull|get|strip|sacud\w+|leave|cut|bump|tach\w+|off)"
+)
+
+
+def doubt(sentence: Sentence, chosen: str) -> bool:
+    """Whether something in the sentence speaks against the write that was chosen: then it is asked about."""
+    acts = [act for act in sentence.acts if not act.families & _OWN[chosen]]
+    if any(not _serves(act, chosen) for act in acts):
+        return True
+    if _HEDGES.search(sentence.masked):
+        return True
+    match chosen:
+        case "delete_campaign":
+            return _doubts_deletion(sentence)
+        case "clear_campaign_audience":
+            return _doubts_clearing(sentence)
+        case "remove_campaign_audience_client":
+            return bool(_EXCEPT.search(sentence.masked)) or "add" in sentence.families or _choice(sentence)
+        case "send_campaign":
+            return _doubts_send(sentence)
+        case "update_campaign" | "create_campaign":
+            return bool(sentence.heard.params is not None or sentence.heard.channels or sentence.heard.moments)
+    return False
+
+
+def _serves(act: Act, chosen: str) -> bool:
+    """Verbs of another family that only carry details: "using", "attach"."""
+    if chosen == "send_campaign":
+        details = re.match(r"(us[aeo]|utili|adjunt|attach|inclu|use|set|respond|carg|anex|add|agreg)", act.word)
+        return bool(details)
+    return chosen == "add_campaign_audience" and "change" in act.families
+
+
+def _limits(sentence: Sentence, acts: Sequence[Act]) -> bool:
+    """Whether only a part is meant: "except", "half of", "the people who"; or one of two things: "or"."""
+    said = [" ".join([*reversed(sentence.clause_before(act.at, 6)), act.word, *_clause(sentence, act)]) for act in acts]
+    several = any(_SUBSET.search(text) or re.search(r"\b(o|or|u)\b", text) for text in said)
+    return several or bool(_EXCEPT.search(sentence.masked)) or _begins_strangely(sentence) or _both(sentence)
+
+
+def _clause(sentence: Sentence, act: Act) -> list[str]:
+    """The words after a verb up to the end of its clause, where reasons begin."""
+    out: list[str] = []
+    for word in sentence.list[act.at + 1 :]:
+        if word in (
+            ",",
+            ".",
+            ";",
+            "!",
+            "?",
+            ":",
+            "porque",
+            "because",
+            "pero",
+            "but",
+            "so",
+            "since",
+            "pues",
+            "cause",
+            "it's",
+        ):
+            break
+        out.append(word)
+    return out
+
+
+def _unknown_words(listed: Sequence[str]) -> list[str]:
+    known, verbs = words.known_words(), words.verbs()
+    return [
+        word for word in listed
+        if word.isalpha() and len(word) > 1 and word not in known and word not in verbs and word not in MARKS
+        and not word.endswith(("mente", "ly"))
+    ]  # fmt: skip
+
+
+def _begins_strangely(sentence: Sentence) -> bool:
+    """ "exporta los contactos y luego bórralos": the message begins with an order that is not known."""
+    listed = [word for word in sentence.list if word not in _FILLERS and (word.isalpha() or word == REF)][:2]
+    objects = words.CAMPAIGN | words.AUDIENCE | {REF, "the", "la", "el", "los", "las", "all", "un", "una", "a"}
+    strange = len(listed) == 2 and bool(_unknown_words(listed[:1])) and listed[1] in objects
+    return strange and listed[0] not in _PARTICLES and not re.match(r"keep|conserv|manten", listed[0])
+
+
+def _choice(sentence: Sentence) -> bool:
+    return bool(re.search(r"\b(o|or|u)\b", sentence.masked))
+
+
+def _doubts_deletion(sentence: Sentence) -> bool:
+    removal = [act for act in sentence.acts if "remove" in act.families]
+    if _limits(sentence, removal):
+        return True
+    if not any(not _LOOSE_REMOVAL.fullmatch(act.word) for act in removal) and not _PLACE.search(sentence.masked):
+        return True
+    for act in removal:
+        clause = _clause(sentence, act)
+        at = next((i for i, word in enumerate(clause) if word == REF or word in words.CAMPAIGN), len(clause))
+        nouns = words.FOREIGN | frozenset(words.FIELD_OF) | words.CATEGORY_OF.keys()
+        before = [word for word in clause[:at] if word not in words.CATEGORY_OF]
+        beyond = [word for word in clause[at:] if word not in words.CAMPAIGN]
+        before = [word for word in before if not _PLACE.fullmatch(word)]
+        beyond = [word for word in beyond if not _PLACE.fullmatch(word)]
+        if _unknown_words(before) or (set(before) | set(beyond)) & (nouns - words.CATEGORY_OF.keys()):
+            return True
+        if _moves(sentence) or re.search(rf"(?:de|from) (?:{'|'.join(words.CATEGORY_OF)})\b", " ".join(beyond)):
+            return True
+    return False
+
+
+def _both(sentence: Sentence) -> bool:
+    """ "the contacts and the campaign": two things at once."""
+    people = "|".join(words.AUDIENCE)
+    campaign = rf"(?:{'|'.join(words.CAMPAIGN)}|{REF})"
+    return bool(
+        re.search(rf"\b(?:{people}) (?:y|and|e|plus) (?:a )?(?:la |the |su )?{campaign}", sentence.masked)
+        or re.search(
+            rf"{campaign}\u0001* (?:y|and|plus) (?:a )?(?:la |the |su |sus |its )?(?:{people})\b", sentence.masked
+        )
+    )
+
+
+def _doubts_clearing(sentence: Sentence) -> bool:
+    plain = sentence.masked
+    emptying = [act for act in sentence.acts if act.families & {"clear", "remove", "off"}]
+    if _limits(sentence, emptying):
+        return True
+    if not (sentence.has(words.AUDIENCE | words.PERSON) or sentence.lists_people() or _everyone(sentence)):
+        if not any(re.match(r"(vaci|empty)", act.word) for act in emptying):
+            return True
+    for act in emptying:
+        clause = _clause(sentence, act)
+        number = [w for w in clause if (w.isdigit() or w in words.NUMBERS) and w not in _NO_NUMBERS]
+        told = [word for word in clause if _tells(word)]
+        if number or told or CHANNEL in clause or _unknown_words(clause):
+            return True
+        if "show" in act.families and not (_everyone(sentence) or re.search(r"\b(out|off)\b", plain)):
+            return True
+    return False
+
+
+def _tells(word: str) -> bool:
+    """ "unsubscribed", "agregamos": some of the people, not all."""
+    moods = words.verbs().get(word, ())
+    return bool(moods) and all(mood != COMMAND and family in ("remove", "add", "send") for family, mood in moods)
+
+
+_NO_NUMBERS = words.word_set("un una uno one cero zero a once")
+
+
+def _everyone(sentence: Sentence) -> bool:
+    return sentence.has(words.ALL | {"todos", "gente", "them"})
+
+
+def _doubts_send(sentence: Sentence) -> bool:
+    """A trial, some of the people, or a repetition: no send does that."""
+    trial = r"\b(prueba|pruebas|test|tests|trial|sample|preview|ejemplo|borrador|draft|copia|copy|captura|screenshot)\b"
+    some = r"\b(?:solo|solamente|only|unicamente|nomas|just|nada mas) (?:a|to|para|for)\b"
+    if re.search(trial, sentence.masked) or re.search(some, sentence.masked) or _choice_of_acts(sentence):
+        return True
+    return _begins_strangely(sentence)
+
+
+def _choice_of_acts(sentence: Sentence) -> bool:
+    between = [act.at for act in sentence.acts]
+    return len(between) > 1 and bool(set(sentence.list[between[0] : between[-1]]) & {"o", "or"})
 
 
 def _only_speaks_of_acting(sentence: Sentence, chosen: str) -> bool:
@@ -551,6 +855,8 @@ def _other_is_asked(sentence: Sentence) -> bool:
     """ "ya no le mandes, sácalo", "create it but don't send it": one thing is refused and another one asked for."""
     refused = frozenset[str]().union(*(act.families for act in sentence.negated))
     asked = [act for act in sentence.acts if act.families - {"show"}]
+    if asked and refused <= {"change", "show", "put"} and not any(act.families & refused for act in asked):
+        return True
     if not asked or any(act.families & refused for act in asked):
         return False
     last, first = max(act.at for act in sentence.negated), min(act.at for act in asked)
@@ -608,6 +914,10 @@ def _with_phones(sentence: Sentence) -> str:
     new = sentence.has(words.NEW) and sentence.has(words.PERSON | words.AUDIENCE) and sentence.has_ref()
     if new and not families & {"send", "show", "change"}:
         return "add_campaign_audience"
+    if re.search(r"\b(ech|pas|avient)\w*l[oa]s?\b (?:a|al|en|para) ", sentence.masked) and sentence.has_ref():
+        return "add_campaign_audience"
+    if sentence.has({"gone", "out", "off", "fuera", "away"}):
+        return "remove_campaign_audience_client" if sentence.has({"gone", "fuera"}) else ""
     wants = set(sentence.list) & (_WANT | {"falta", "faltan", "entra", "entre", "vaya", "va"})
     if wants and "send" not in families and "show" not in families:
         return "add_campaign_audience"
@@ -658,6 +968,9 @@ def _unknown_between(sentence: Sentence, acts: Sequence[Act]) -> bool:
 
 def _emptying(sentence: Sentence) -> str:
     """An empty audience asked for without a verb that empties: "necesito audiencia vacía", "déjala sin gente"."""
+    gone = r"\b(que no (?:quede|haya|queden) (?:nadie|ningun\w*)|(?:nobody|no ?one|no (?:contacts|people)) left)\b"
+    if re.search(gone, sentence.masked) and sentence.has(words.AUDIENCE) and "?" not in sentence.heard.text:
+        return "clear_campaign_audience"
     if sentence.negated or not (
         sentence.families & {"put", "change", "create"} or set(sentence.list) & (_WANT | {"leave"})
     ):
@@ -731,7 +1044,7 @@ def _direct_object(sentence: Sentence, act: Act) -> str:
 
 _INDEFINITE = re.compile(
     r"\b(una?|an?(?! (?:la|las|el|los|mi|esa|esta|su|nuestra|tu)\b)|nueva?|new|otra|another)\b(?: "
-    r"[a-z\ue000-\ue00b]+){0,4}? (campana|campaign)\b|\b(campana|campaign) nueva\b|\bnew campaign\b"
+    r"[a-z\ue000-\ue00b]+){0,4}? (campana|campaign|campaing|campain|campanya|campagna)\b|\b(campana|campaign) nueva\b|\bnew campaign\b"
 )
 NAMING = (
     r"(?:que se (?:llame|llamara|llamaria|titule|nombre|va a llamar)|se (?:llama|llamara|llame|va a llamar|titula)|"
@@ -755,6 +1068,11 @@ def _creating(sentence: Sentence) -> bool:
     strong = any(act.families == {"create"} and act.word not in ("make", "haz", "hacer", "hagas") for act in create)
     if sentence.heard.campaigns and not strong and not (named and named.start() < sentence.masked.find(REF)):
         return False
+    alone = strong and not sentence.has_ref() and not sentence.has(words.FOREIGN - words.FIELD_OF.keys())
+    if alone and (named or sentence.heard.quotes) and category_words(sentence):
+        return True
+    if re.match(r"\W*alta de (?:una )?(?:nueva )?campana\b", plain) and not sentence.has_ref():
+        return True
     if re.match(
         r"\W*((una|a|otra|another) )?(nueva campana|new (\w+ )?campaign|campana nueva)\b", plain
     ) and not sentence.families - {"create", "put"}:
@@ -793,7 +1111,9 @@ _RENAMING = re.compile(
     r"reclassify)\b"
 )
 _WEAK_CHANGES = {"use", "usa", "utiliza", "fix", "set", "swap", "give", "mueve", "move", "correct", "nombra"}
-_SOFT_CHANGES = {"debe", "should", "give", "sea", "pasa", "pasar", "dale"}
+_SOFT_CHANGES = {"debe", "should", "give", "sea", "pasa", "pasar", "dale", "needs", "necesita", "ocupa", "requiere"} | {
+    stem + tail for stem in ("pasa", "pase", "pasar", "pasen") for tail in ("la", "lo", "mela", "melo")
+}
 
 
 def _updating(sentence: Sentence) -> bool:
@@ -839,7 +1159,8 @@ def _read(sentence: Sentence) -> str:
         r"actualiz\w+|updated|edited|edito|dio de alta|responsable|in charge|"
         r"es de|is it|marketing|utilidad|utility|de que|about|sobre|acerca)\b", plain)  # fmt: skip
     people = sentence.has(words.AUDIENCE) or sentence.lists_people()
-    if ref and words.OWNER_QUESTION.search(plain) and not people:
+    owner = words.OWNER_QUESTION.search(plain) or sentence.has(words.FIELDS["owners"])
+    if ref and owner and not people:
         return "get_campaign"
     if (people or words.PEOPLE_QUESTION.search(plain)) and not (sentence.has(words.CAMPAIGNS) and not ref):
         if ref or sentence.has(words.CAMPAIGN) or points_back(sentence):

@@ -1,7 +1,7 @@
 """What a sentence holds besides its verb: campaigns, phones, names, dates, parameters, channels, templates, limits."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -60,6 +60,7 @@ class Heard:
     moments: list[datetime] = field(default_factory=list)
     day_without_time: bool = False
     past: bool = False
+    unread_time: bool = False
     undated: str = ""
 
     def mask(self, start: int, end: int, mark: str) -> None:
@@ -156,7 +157,7 @@ _PARAMETERS = (
     r"\s*[:=]?\s*\(?"
 )
 _STOP = re.compile(
-    rf"[;\n{URL}{AGENT}{FLAG}]|[.!?)](?=\s|$)(?<!mr\.)(?<!sr\.)(?<!ra\.)(?<!dr\.)(?<!rs\.)(?<!ms\.)|"
+    rf"[;\n{URL}{AGENT}{FLAG}]|\s[-–—]\s|[,\s]+(?:y |and )?(?:adjunt\w+|attach\w*)|[.!?)](?=\s|$)(?<!mr\.)(?<!sr\.)(?<!ra\.)(?<!dr\.)(?<!rs\.)(?<!ms\.)|"
     rf"[,\s]+(?:y |and |e )?(?:(?:por|via|desde|from|through|over|en|on|con|with|to|sobre|using|usando|mediante|a "
     rf"traves de|"
     rf"out of)\s+)?(?:el |la |the |su |its |un |una |an? |mi |my |nuestro |our )*"
@@ -207,7 +208,7 @@ def _pieces(body: str) -> list[tuple[str, int, int]]:
     out: list[tuple[str, int, int]] = []
     pattern = r"\"[^\"]*\"|“[^”]*”|«[^»]*»|'[^']*'|(?:(?!,\s|,$|\s+(?:y|e|and|&)\s+|\s*\|\s*|\s/\s|[\"“«]).)+"
     for match in re.finditer(pattern, body, re.IGNORECASE):
-        item = match[0].strip(" \t,.()")
+        item = match[0].strip(" \t,.()/|")
         item = re.sub(r"^(?:y|and|e|&)\s+", "", item, flags=re.IGNORECASE)
         item = re.sub(r"^\d\s*[=:)]\s*|^\{\{\d\}\}\s*[=:]?\s*", "", item).strip("\"“”«»' ")
         if item and fold(item) not in ("y", "and", "e", "&"):
@@ -853,13 +854,26 @@ _MONTH_LIST = re.compile(
 )
 
 
+_GREETING = r"\b(?:buen[ao]s? (?:dias?|tardes|noches)|good (?:morning|afternoon|evening))\b"
+_UNREAD_TIME = re.compile(
+    rf"\b(?:cada|every|each|todos los|todas las|diario|diariamente|daily|weekly|semanalmente|mensualmente|monthly)\s+"
+    rf"(?:{DATE}|dias?|days?|semanas?|weeks?|mes|meses|months?|horas?|hours?|mananas?|noches|tardes)|"
+    rf"\b(?:daily|weekly|monthly|diariamente|semanalmente|mensualmente|diario)\b|"
+    rf"\b(?:semana|semanas|week|weeks|quincena|mes|month|later|luego|mas tarde|despues|weekend|tarde|noche|tonight|"
+    rf"afternoon|evening|fin de (?:mes|ano|semana)|rato|soon|pronto|{_MONTH}|{_WEEKDAY}|(?:1?\d|2[0-3]):[0-5]\d)\b"
+)
+
+
 def _dates(heard: Heard, world: World) -> None:
     moments, missing, spans = find_dates(heard.masked, world.now, heard.language)
     heard.moments = [moment for moment in moments if moment > world.now]
-    heard.past = len(heard.moments) < len(moments)
+    gone = r"\b(ayer|anoche|antier|anteayer|yesterday|last (?:night|week|month|year)|(?:la semana|el mes) pasad[oa])\b"
+    heard.past = len(heard.moments) < len(moments) or bool(re.search(gone, heard.masked))
+    heard.past = heard.past or bool(moments and re.search(r"\blast (?:\w+day)\b|\bpasado (?:a las|\d)", heard.masked))
     heard.day_without_time = missing
     for start, end in spans:
         heard.mask(start, end, DATE)
+    heard.unread_time = bool(_UNREAD_TIME.search(re.sub(_GREETING, " ", heard.masked)))
 
 
 def find_dates(plain: str, now: datetime, language: str) -> tuple[list[datetime], bool, list[tuple[int, int]]]:
@@ -1057,6 +1071,13 @@ _SKIP = (
 )
 
 
+_SEEN = (
+    rf"\b(?:ya (?:vi|vimos|revise|tengo|cheque|me (?:mostraste|diste|pasaste|ensenaste)|conozco|lei)|"
+    rf"(?:already|i've|we've|i have|you) (?:already )?(?:seen|saw|got|have|went through|looked at|checked|reviewed|"
+    rf"showed me|gave me|read))\b(?: (?:a|las|los|the|my|first|primer[oa]s))* {_NUMBER}\b(?: (?:first|primer[oa]s))?"
+)
+
+
 def number(text: str) -> int:
     return int(text) if text.isdigit() else words.NUMBERS[text]
 
@@ -1070,9 +1091,15 @@ def find_page(masked: str) -> dict[str, int]:
         rf"(?:pagina|page)s? (?:size|tamano)(?: of| de)? {_NUMBER}",
         masked,
     )
+    span = re.search(r"(?<![\d:])(\d{1,3}) (?:to|a|al|through|hasta|-) (?:la |el |the )?(\d{1,3})\b(?![\d:%])", masked)
+    if span and int(span[2]) > int(span[1]) > 0:
+        return {"limit": int(span[2]) - int(span[1]) + 1, "offset": int(span[1]) - 1}
     if block:
         out["limit"] = number(next(group for group in block.groups() if group))
-    if skip := re.search(rf"\b{_SKIP}", masked):
+    if seen := re.search(_SEEN, masked):
+        out["offset"] = number(seen[1])
+        masked = masked[: seen.start()] + " " * (seen.end() - seen.start()) + masked[seen.end() :]
+    elif skip := re.search(rf"\b{_SKIP}", masked):
         out["offset"] = number(skip[1])
         masked = masked[: skip.start()] + " " * (skip.end() - skip.start()) + masked[skip.end() :]
     elif page := re.search(
@@ -1097,12 +1124,13 @@ def _limit(masked: str) -> int | None:
         r"recientes|no more than|no mas de|at most|recientes)"
     )
     for pattern in (
-        rf"\b{lead} (?:unas |los |las |the )?{_NUMBER}\b(?! ?(?:%|am|pm|de la|:|dias|days|semanas|weeks|de "
+        rf"\b{lead} (?:unas |los |las |the )?{_NUMBER}\b(?! ?(?:%|am|pm|de la (?:manana|tarde|noche)|:|dias|days|semanas|weeks|de "
         rf"(?:enero|febrero|marzo|abril|mayo|junio|julio|agosto)))",
         rf"\b{_NUMBER} (?:(?:mas|most|last|very|de (?:las|los)|of (?:the|our|my)|mis|nuestr[oa]s|ultim[oa]s|"
         rf"primer[oa]s|first|latest|newest|oldest|recent|promo|recently|created|updated|creadas) )*{_THING}\b",
         rf"\b(?:show|dame|muestra(?:me)?|give me|ensename|trae(?:me)?|get|list|lista(?:me)?|ver|see|display|quiero|"
         rf"pull up|bring up|fetch)(?: me| solo| just| only| unas?| unos)? {_NUMBER}\b(?! ?%)",
+        rf"\b{_NUMBER}(?: \w+)? (?:nada mas|nomas|solamente|como maximo|maximo|max|tops|at most|only|unicamente|y ya)\b",
         rf"\b(?:las|los|the) {_NUMBER}\b(?! ?(?:%|am|pm|:|de la (?:manana|tarde|noche)|hrs|horas))",
     ):
         if found := re.search(pattern, masked):
@@ -1111,7 +1139,8 @@ def _limit(masked: str) -> int | None:
 
 
 _ASCENDING = re.compile(
-    r"\b(asc\w*|mas (?:antigu|viej)[oa]s?(?: (?:primero|al principio|arriba))?|oldest|earliest|de la a a la z|"
+    r"\b(asc\w*|mas tiempo|the longest|longest (?:time )?(?:ago|without)|(?:se )?(?:creo|agrego|dio de alta) primero|"
+    r"mas (?:antigu|viej)[oa]s?(?: (?:primero|al principio|arriba))?|oldest|earliest|de la a a la z|"
     r"a a la z|a to z|a-z|a->z|menor a mayor|(?:crearon|created|agregaron|added) (?:primero|first)|"
     r"antigu[oa]s? primero|viej[oa]s? primero|mas anterior|first to last|a z)\b"
 )
@@ -1126,10 +1155,10 @@ _ALPHABETICAL = re.compile(
 )
 _CREATED = re.compile(r"\b(creaci\w+|creation\w*|fecha de alta|newest|oldest|mas (?:nuev|antigu|viej)[oa]s?)\b")
 _MADE = re.compile(
-    r"\b(cread[oa]s?|created|agreg(?:ad[oa]s|aron)|added|joined|registrad[oa]s|crearon|dad[oa]s de alta)\b"
+    r"\b(cread[oa]s?|creo|created|agreg(?:ad[oa]s|aron)|added|joined|registrad[oa]s|crearon|dad[oa]s de alta)\b"
 )
 _ORDERED = re.compile(
-    r"\b(recen\w+|recien\w+|ultim\w+|last|latest|orden\w*|sort\w*|order\w*|antigu\w+|earliest|first|primer[oa]s?)\b"
+    r"\b(recen\w+|recien\w+|ultim\w+|last|latest|orden\w*|sort\w*|order\w*|antigu\w+|earliest|first|primer[oa]s?|mas tiempo|longest)\b"
 )
 _UPDATED = re.compile(
     r"\b(actualiz\w*|modific\w*|updated?|changed|edited|last update|cambiad[oa]s|edit\w*|touched|movid[oa]s)\b"
@@ -1151,3 +1180,25 @@ def find_order(masked: str, by_name: str) -> dict[str, str]:
         out["sortDirection"] = "asc"
         out.setdefault("sortBy", "creationDate")
     return out
+
+
+_SORTED = re.compile(r"\b(orden(?:ad[oa]s?)?|sort\w*|ordered|order|antigu\w+|viej[oa]s|oldest|longest|mas tiempo)\b")
+
+
+def unread_page(masked: str, found: Mapping[str, object]) -> bool:
+    """Whether a number, a "next" or an order was said that did not make it into the arguments."""
+    numbers = re.finditer(r"(?<![\w.,/:-])(?<!de las )(?<!a las )(?<!at )\d{1,4}(?![\w/:%-])", masked)
+    said = [int(item[0]) for item in numbers]
+    if re.search(r"\b(?:to|a|al|through|hasta|-) (?:la |el |the )?\d", masked) and "offset" in found:
+        said = []
+    masked = re.sub(r"\b(?:no importa|doesn't matter|any|cualquier)\b[^.,]*\b(?:orden|order)\b", " ", masked)
+    held = {found.get("limit"), found.get("offset")}
+    page = re.search(r"\b(pagina|page|bloque|tanda|batch|lote)\b", masked)
+    if any(item not in held for item in said) and not page:
+        return True
+    following = (
+        r"\b(siguientes?|siguen|sigue|que siguen|next|after those|after that|come after|remaining|restantes|faltan)\b"
+    )
+    if re.search(following, masked) and "offset" not in found:
+        return True
+    return bool(_SORTED.search(masked)) and "sortBy" not in found

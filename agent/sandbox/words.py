@@ -25,7 +25,7 @@ def fold(text: str) -> str:
 # Verbs.
 
 _SPANISH_VERBS = {
-    "show": "mostrar:muestr ensenar listar ver revisar consultar checar chequear buscar visualizar desplegar:despliegu "
+    "show": "mostrar:muestr ensenar listar ver revisar consultar checar chequear buscar visualizar desplegar:desplieg "
     "enumerar traer:traig describir detallar informar leer obtener:obten contar:cuent platicar pasar abrir "
     "conocer:conozc saber decir:dig mirar echar recordar:recuerd acomodar ordenar verificar explicar explorar "
     "facilitar compartir proporcionar presentar indicar sacar jalar",
@@ -61,8 +61,8 @@ _ENGLISH_VERBS = {
     "remind explain lookup summarize",
     "create": "create make generate build start open prepare craft launch:no register set:no draft begin spin produce",
     "change": "change update rename edit set switch modify replace assign recategorize alter adjust move swap convert "
-    "retitle reassign correct fix transfer use tweak reclassify revise relabel call",
-    "remove": "delete remove drop erase trash discard toss scrap kill withdraw exclude kick nuke destroy "
+    "retitle reassign correct fix transfer use tweak reclassify relabel call",
+    "remove": "delete remove drop erase trash discard toss scrap kill withdraw exclude strike kick nuke destroy "
     "eliminate unsubscribe strip wipe detach bin axe yank ditch",
     "clear": "empty clear purge flush clean wipe reset",
     "send": "send launch push blast schedule fire deliver dispatch release broadcast shoot ship distribute transmit "
@@ -171,6 +171,7 @@ def indicatives() -> frozenset[str]:
 NOT_VERBS = set(
     [
         "nombre",
+        "generales",
         "nombres",
         "lista",
         "listas",
@@ -283,7 +284,7 @@ AUDIENCE = word_set(
     "audiencia audience audiencias audiences contactos contacts clientes clients customers destinatarios recipients "
     "destinatario personas people gente integrantes miembros members suscriptores subscribers publico usuarios "
     "participantes participants inscritos receptores everyone everybody destinatarias folks receivers prospectos leads "
-    "clientas clientela roster numeros telefonos phones"
+    "clientas clientela roster numeros numbers telefonos phones"
 )
 PERSON = word_set(
     "contacto contact cliente client customer persona person numero number telefono phone cel celular cell whats "
@@ -292,7 +293,7 @@ PERSON = word_set(
 )
 ALL = word_set(
     "todos todas todo toda all every entire whole completa completo completas completamente everyone everybody "
-    "enterita entera entero totalidad absolutamente full completely entirely cada everything"
+    "enterita entera entero totalidad toditos toditas absolutamente full completely entirely cada everything"
 )
 FIELDS = {
     "title": word_set("nombre titulo title name nombrecito encabezado"),
@@ -392,7 +393,7 @@ POLITE_CONDITION = re.compile(
     r"gustas?|fueras?|fuera posible|no te molesta|es tan|quieres)\b|\bif (you (can|could|would|don't mind|dont mind|"
     r"please|may|have a)|possible|that's ok|it's not|its not)\b|\bcuando (puedas|pueda|tengas|tenga|gustes|guste)\b|"
     r"\bwhen(ever)? you (can|get|have|could)\b|\bsi,|\bpara si\b|\bonce\b(?= (de|del|am|a\.m|"
-    r"horas|pm))|\blas once\b"
+    r"horas|pm))|¿si\?|\blas once\b"
 )
 REPORTED = re.compile(
     r"\b(dijo|dice|dijeron|dicen|pidio|pidieron|comento|comentan|segun|said|says|told|asked me|according|wrote|"
@@ -568,10 +569,12 @@ SAID_ES: dict[str, str] = {
     "params_left": "La plantilla {template} no lleva parámetros y me diste {given}; ¿la mando sin ellos o con otra "
         "plantilla?",
     "file": "La plantilla lleva {kind}; ¿cuál es su URL?",
+    "page": "¿Cuántos, a partir de cuál y en qué orden (nombre, creación o actualización; ascendente o descendente)?",
     "media": "¿El archivo es imagen, video o documento?",
     "time": "¿A qué hora, y de qué día?",
     "past": "Esa fecha ya pasó; ¿qué día y a qué hora?",
     "agent": "¿Cuál es el id del agente que responde, por ejemplo agt_123?",
+    "doubtful": "No me quedó claro qué quieres hacer, y no hice nada. Dímelo con su verbo y la campaña, por ejemplo:",
     "negated": "De acuerdo: no hago nada.",
     "hypothetical": "No hice nada. Si quieres que lo haga, pídemelo directamente, por ejemplo: {example}.",
     "reported": "No hice nada: no me queda claro si me lo pides tú. Si lo quieres, pídemelo directamente: {example}.",
@@ -648,10 +651,12 @@ SAID_EN: dict[str, str] = {
     "params_left": "The template {template} takes no parameters and you gave {given}; send it without them or with "
         "another template?",
     "file": "The template has {kind}; what is its URL?",
+    "page": "How many, starting after which, and in what order (name, creation or update; ascending or descending)?",
     "media": "Is the file an image, a video or a document?",
     "time": "At what time, and on which day?",
     "past": "That date has passed; which day and time?",
     "agent": "What is the id of the agent who answers, such as agt_123?",
+    "doubtful": "It isn't clear to me what to do, and I did nothing. Say it with its verb and the campaign, such as:",
     "negated": "All right: I did nothing.",
     "hypothetical": "I did nothing. If you want it done, ask me directly, for example: {example}.",
     "reported": "I did nothing: it isn't clear to me that you are asking for it. If you are, ask me directly: "
