@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from agent.sandbox import words
@@ -69,7 +70,7 @@ _STARTERS = words.word_set("please pls plz kindly just now then also ok okay hey
                        "again today tomorrow")  # fmt: skip
 _FILLERS = words.word_set("por favor porfa porfavor hola oye y ahora ya entonces luego bueno ok buenas buenos dias "
     "tardes noches xfa pues mejor "
-                      "este eh plis gracias va sale primero a ver oiga disculpa o tambien")  # fmt: skip
+                      "este eh plis porfis porfi gracias va sale primero a ver oiga disculpa o tambien")  # fmt: skip
 _LEADS = words.word_set(
     "quiero quisiera queremos necesito necesitamos ocupo ocupamos requiero requerimos deseo gustaria urge hay "
     "tengo tenemos toca favor puedes "
@@ -107,7 +108,7 @@ _PHRASES = (
     (r"\bget rid of\b", "delete"), (r"\bdo away with\b", "delete"), (r"\bdeshaz\w* de\b|\bdeshacer\w* de\b|"
         r"\bdeshagan?se de\b", "elimina"),
     
-    (r"\b(da|dar|de|dame|dale|den|dele|des|darle?) de alta\b", "registra"),
+    (r"\b(da|das|dar|de|dame|dale|den|dele|des|darle?) de alta\b", "registra"),
     (r"\b(da|dar|dale|dele) cran\b", "elimina"),
     (r"^\W*fuera\b", "quita"), (r"\b(?<!a )todo (el )?mundo\b|(?<=a )todo (el )?mundo\b", "todos"),
     (r"\bsac(a|ar|ame|alo|ue) (el|un) envio\b", "manda"), (r"\b(echa|echale|echar) un (ojo|vistazo)\b", "muestra"),
@@ -484,7 +485,7 @@ def decide(sentence: Sentence) -> Frame:
 
 _LEAD = r"(?:(?:y|and|oye|hey|hola|hi|hello|ok|so|a|de|en|con|por|para|to|from|for|in|on|at|then|pues|bueno|quick question|por favor|please|disculpa|perdon|ey) ?,? )*"
 _QUESTION = re.compile(
-    rf"(?:^|[.!?;:,¿\n(-])\W*{_LEAD}(?:(?:what|which|who|whom|whose|when|where|how|what's|whats|who's|whos|how's|"
+    rf"(?:^|[.!?;:,¿\n(-])[^\w{MARKS}]*{_LEAD}(?:(?:what|which|who|whom|whose|when|where|how|what's|whats|who's|whos|how's|"
     r"is|are|was|were|does|did|do|has|cual|cuales|quien|quienes|cuando|cuanto|cuanta|cuantos|cuantas|donde|como)\b"
     r"|(?:que|es|son|esta|estan|hay|tiene|tienen|tenemos|existen?|fue|trae|lleva|usa|quedan?)\b(?=[^.!]*\?)"
     r"|que (?:campan|contacto|client|persona|numero|plantilla|dueno|categoria|tipo|hay|tiene|trae|onda|gente|"
@@ -558,7 +559,7 @@ def _surely_reads(sentence: Sentence) -> bool:
         return not (sentence.mentioned | sentence.families) - {"show", "create", "change", "send", "put"}
     end = re.search(r"\b(para|for) (?:mi|my|el|un|una|a|the|pasar\w*)\b", plain)
     listed = [t.word for t in sentence.tokens if not end or t.start < end.start()]
-    alien = [word for word in listed if word.isalpha() and word not in _FRAGMENT | _NOUNS | words.CAMPAIGN]
+    alien = [word for word in listed if word.isalpha() and word not in _FRAGMENT | _FILLERS | _NOUNS | words.CAMPAIGN]
     return not alien and not heard.templates and not heard.mails
 
 
@@ -594,13 +595,13 @@ _HEDGES = re.compile(
     r"probablemente|seguramente|parece que|whichever|lo que sea|either|apenas|thought|feel like)\b"
 )
 _SUBSET = re.compile(
-    r"\b(half|mitad|algun[oa]s|some|unos|unas|several|vari[oa]s|inactiv\w*|duplica\w*|solo|solamente|only|nobody|"
-    r"nadie|most of|mayoria|rest of|resto|demas|others?|otros|otras|cuyo\w*|whose|"
+    r"\b(half|without|sin|mitad|algun[oa]s|some|unos|unas|several|vari[oa]s|inactiv\w*|duplica\w*|solo|solamente|only|nobody|"
+    r"nadie|most of|mayoria|rest of|resto|demas|others?|otros|otras|cuyo\w*|whose|quien(?:es)?|who(?!'s| is| are| it)|those|aquell[oa]s|"
     r"(?:contactos|clientes|personas|gente|people|contacts|customers|ones) (?:que|that|who)"
     r"(?! (?:tiene|tenga|hay|haya|esta|estan|esten|are|is|it|we|trae|sean|tenemos|tengo|has|were|ya)\b))\b"
 )
 _EXCEPT = re.compile(
-    r"\b(excep\w+|(?<!mas o )(?<!al )menos|salvo|(?:everyone|everybody|all|todos|campaigns|contacts|people)\b[^.;]{0,60}\bbut (?!keep|don|leave|not)|aside from)\b"
+    r"\b(excep\w+|(?<!mas o )(?<!al )menos|salvo|(?:everyone|everybody|all|todos|campaigns|contacts|people)\b[^.;]{0,60}\bbut(?! (?:keep|don|leave|not))|aside from)\b"
 )
 _PLACE = re.compile(
     r"\b(sistema|system|cuenta|account|workspace|plataforma|platform|lista(?:do)? de campanas|list|lista|listado|"
@@ -618,6 +619,9 @@ def doubt(sentence: Sentence, chosen: str) -> bool:
         return True
     if _HEDGES.search(sentence.masked):
         return True
+    shown_first = any(act.families == {"show"} for act in sentence.acts) and chosen in (*DESTRUCTIVE, "send_campaign")
+    if shown_first and re.search(r"\b(primero|first|antes|before)\b", sentence.masked):
+        return True
     match chosen:
         case "delete_campaign":
             return _doubts_deletion(sentence)
@@ -627,6 +631,9 @@ def doubt(sentence: Sentence, chosen: str) -> bool:
             return bool(_EXCEPT.search(sentence.masked)) or "add" in sentence.families or _choice(sentence)
         case "send_campaign":
             return _doubts_send(sentence)
+        case "add_campaign_audience":
+            adding = [act for act in sentence.acts if act.families & {"add", "put"}]
+            return any(_direct_object(sentence, act) == "foreign" for act in adding)
         case "update_campaign" | "create_campaign":
             return bool(sentence.heard.params is not None or sentence.heard.channels or sentence.heard.moments)
     return False
@@ -643,7 +650,7 @@ def _serves(act: Act, chosen: str) -> bool:
 def _limits(sentence: Sentence, acts: Sequence[Act]) -> bool:
     """Whether only a part is meant: "except", "half of", "the people who"; or one of two things: "or"."""
     said = [" ".join([*reversed(sentence.clause_before(act.at, 6)), act.word, *_clause(sentence, act)]) for act in acts]
-    several = any(_SUBSET.search(text) or re.search(r"\b(o|or|u)\b", text) for text in said)
+    several = any(_SUBSET.search(text) or re.search(r"\b(o(?! sea)|or|u)\b", text) for text in said)
     return several or bool(_EXCEPT.search(sentence.masked)) or _begins_strangely(sentence) or _both(sentence)
 
 
@@ -669,8 +676,13 @@ def _clause(sentence: Sentence, act: Act) -> list[str]:
             "it's",
         ):
             break
+        if word in _GOES_ON and out[-1:] in (["y"], ["and"]):
+            break
         out.append(word)
     return out
+
+
+_GOES_ON = words.word_set("luego ya then we'll i'll despues we i")
 
 
 def _unknown_words(listed: Sequence[str]) -> list[str]:
@@ -686,12 +698,12 @@ def _begins_strangely(sentence: Sentence) -> bool:
     """ "exporta los contactos y luego bórralos": the message begins with an order that is not known."""
     listed = [word for word in sentence.list if word not in _FILLERS and (word.isalpha() or word == REF)][:2]
     objects = words.CAMPAIGN | words.AUDIENCE | {REF, "the", "la", "el", "los", "las", "all", "un", "una", "a"}
-    strange = len(listed) == 2 and bool(_unknown_words(listed[:1])) and listed[1] in objects
+    strange = len(listed) == 2 and bool(_unknown_words(listed[:1])) and listed[0] not in _LIGHT | _LEADS and listed[1] in objects
     return strange and listed[0] not in _PARTICLES and not re.match(r"keep|conserv|manten", listed[0])
 
 
 def _choice(sentence: Sentence) -> bool:
-    return bool(re.search(r"\b(o|or|u)\b", sentence.masked))
+    return bool(re.search(r"\b(o(?! sea)|or|u)\b", sentence.masked))
 
 
 def _doubts_deletion(sentence: Sentence) -> bool:
@@ -708,7 +720,9 @@ def _doubts_deletion(sentence: Sentence) -> bool:
         beyond = [word for word in clause[at:] if word not in words.CAMPAIGN]
         before = [word for word in before if not _PLACE.fullmatch(word)]
         beyond = [word for word in beyond if not _PLACE.fullmatch(word)]
-        if _unknown_words(before) or (set(before) | set(beyond)) & (nouns - words.CATEGORY_OF.keys()):
+        if _unknown_words(before) or (beyond[:1] == [REF] and _unknown_words(beyond[1:2]) and sentence.heard.campaigns):
+            return True
+        if (set(before) | set(beyond)) & (nouns - words.CATEGORY_OF.keys()):
             return True
         if _moves(sentence) or re.search(rf"(?:de|from) (?:{'|'.join(words.CATEGORY_OF)})\b", " ".join(beyond)):
             return True
@@ -735,6 +749,8 @@ def _doubts_clearing(sentence: Sentence) -> bool:
     if not (sentence.has(words.AUDIENCE | words.PERSON) or sentence.lists_people() or _everyone(sentence)):
         if not any(re.match(r"(vaci|empty)", act.word) for act in emptying):
             return True
+    if not (_everyone(sentence) or any(not _LOOSE_REMOVAL.fullmatch(act.word) for act in emptying) or not emptying):
+        return True
     for act in emptying:
         clause = _clause(sentence, act)
         number = [w for w in clause if (w.isdigit() or w in words.NUMBERS) and w not in _NO_NUMBERS]
@@ -760,17 +776,27 @@ def _everyone(sentence: Sentence) -> bool:
 
 
 def _doubts_send(sentence: Sentence) -> bool:
-    """A trial, some of the people, or a repetition: no send does that."""
-    trial = r"\b(prueba|pruebas|test|tests|trial|sample|preview|ejemplo|borrador|draft|copia|copy|captura|screenshot)\b"
-    some = r"\b(?:solo|solamente|only|unicamente|nomas|just|nada mas) (?:a|to|para|for)\b"
-    if re.search(trial, sentence.masked) or re.search(some, sentence.masked) or _choice_of_acts(sentence):
+    """A trial, some of the people, one of two things, or a time that cannot be read: no send does that."""
+    if _TRIAL.search(sentence.masked) or _SOME.search(sentence.masked) or _choice(sentence):
         return True
+    listed = [word for word in sentence.list if word not in ("the", "el", "la", "los", "las", "this", "este", "esta")]
+    for word, following in pairwise(listed):
+        number = following.isdigit() or following in words.NUMBERS.keys() - _NO_NUMBERS
+        if word in _WHEN and (number or _unknown_words([following])):
+            return True
+        if (word.isdigit() or word in words.NUMBERS) and following in words.AUDIENCE:
+            return True
     return _begins_strangely(sentence)
 
 
-def _choice_of_acts(sentence: Sentence) -> bool:
-    between = [act.at for act in sentence.acts]
-    return len(between) > 1 and bool(set(sentence.list[between[0] : between[-1]]) & {"o", "or"})
+_TRIAL = re.compile(
+    r"\b(prueba|pruebas|test|tests|trial|sample|preview|ejemplo|borrador|draft|copia|copy|captura|screenshot)\b"
+)
+_SOME = re.compile(
+    r"\b(?:(?:solo|solamente|only|unicamente|nomas|just|nada mas) (?:a|to|para|for)|half|mitad|some of|algun[oa]s|"
+    r"those who|(?:a|to|for|para) l[oa]s (?:que|de)|people who|gente que|excep\w+|(?<!mas o )menos)\b"
+)
+_WHEN = words.word_set("around before after by during hacia para durante until en on at las within past")
 
 
 def _only_speaks_of_acting(sentence: Sentence, chosen: str) -> bool:
@@ -1069,6 +1095,7 @@ def _creating(sentence: Sentence) -> bool:
     if sentence.heard.campaigns and not strong and not (named and named.start() < sentence.masked.find(REF)):
         return False
     alone = strong and not sentence.has_ref() and not sentence.has(words.FOREIGN - words.FIELD_OF.keys())
+    alone = alone and any(_names_next(sentence, act) for act in create)
     if alone and (named or sentence.heard.quotes) and category_words(sentence):
         return True
     if re.match(r"\W*alta de (?:una )?(?:nueva )?campana\b", plain) and not sentence.has_ref():
@@ -1095,6 +1122,13 @@ def _creating(sentence: Sentence) -> bool:
         or "put" in sentence.families
     )
     return bool(wanting) and not (sentence.families & {"show"} and not (named or sentence.heard.quotes))
+
+
+def _names_next(sentence: Sentence, act: Act) -> bool:
+    """ "crea "Códigos"", "ármame una de marketing": a title or a category, and no other thing, follows the verb."""
+    skipped = words.NEW | {"una", "un", "a", "an", "me", "la", "the", "one", "de", "please", ":"}
+    following = next((word for word in sentence.list[act.at + 1 :] if word not in skipped), "")
+    return following == QUOTE or following in words.CATEGORY_OF or following in words.CAMPAIGN
 
 
 def _first_noun(sentence: Sentence, act: Act) -> str:
@@ -1148,6 +1182,9 @@ def category_words(sentence: Sentence) -> list[str]:
     return [words.CATEGORY_OF[word] for word in sentence.list if word in words.CATEGORY_OF]
 
 
+_SOMEBODY = re.compile(r"\ba (?:tod[oa]s|l[oa]s que (?:esta|estan|hay|van|reciben|siguen|tiene|tenemos))\b")
+
+
 def _read(sentence: Sentence) -> str:
     """Which read is asked for, when one is."""
     plain, heard = sentence.masked, sentence.heard
@@ -1158,7 +1195,7 @@ def _read(sentence: Sentence) -> str:
         r"\b(creo|creada|estatus|razon|situacion|progreso|onda|deal|created|cambio|changed|modifico|modified|"
         r"actualiz\w+|updated|edited|edito|dio de alta|responsable|in charge|"
         r"es de|is it|marketing|utilidad|utility|de que|about|sobre|acerca)\b", plain)  # fmt: skip
-    people = sentence.has(words.AUDIENCE) or sentence.lists_people()
+    people = sentence.has(words.AUDIENCE) or sentence.lists_people() or bool(_SOMEBODY.search(plain))
     owner = words.OWNER_QUESTION.search(plain) or sentence.has(words.FIELDS["owners"])
     if ref and owner and not people:
         return "get_campaign"
@@ -1169,6 +1206,8 @@ def _read(sentence: Sentence) -> str:
     if sentence.has(words.CAMPAIGNS):
         return "list_campaigns" if not (heard.campaigns and not re.search(r"\blista|list\b", plain)) else "get_campaign"
     if (heard.mails or heard.templates) and not asking:
+        return ""
+    if re.search(r"\b(quien|quienes|who|whom|who's|whos)\b", plain) and not owner:
         return ""
     if ref and (show or field_asked or asking):
         return "get_campaign"

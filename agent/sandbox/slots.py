@@ -459,6 +459,10 @@ def _is_name(word: str, original: str, inside: bool, following: Token | None, he
     capital = original[:1].isupper()
     if inside and word in _PARTICLES - {"y"} and following is not None:
         return heard.text[following.start : following.start + 1].isupper() or following.word in _PARTICLES
+    if word in words.FUNCTION and capital and following is not None and re.search(r"[a-z,:(] $", before):
+        # "sign up Will Day": a small word in capitals, inside the sentence, before another name.
+        after = heard.text[following.start : following.end]
+        return after[:1].isupper() and following.word not in words.known_words()
     if word in _NOT_NAMES or word in words.known_words():
         return False
     if word in words.verbs():

@@ -398,7 +398,8 @@ POLITE_CONDITION = re.compile(
 REPORTED = re.compile(
     r"\b(dijo|dice|dijeron|dicen|pidio|pidieron|comento|comentan|segun|said|says|told|asked me|according|wrote|"
     r"escribio|"
-    r"mencionaron|menciono|leido|read that|heard|escuche|lei)\b"
+    r"pide|piden|(?<!se )(?:quiere|quieren|necesita|necesitan|solicita|solicitan) que|sugiere|sugieren|propone|insiste|"
+    r"exige|suggests?|suggested|insists?|asks|mencionaron|menciono|leido|read that|heard|escuche|lei)\b"
 )
 NEGATIONS = word_set("no nunca jamas ni tampoco sin don't dont not never without evita evitar avoid doesn't shouldn't "
                  "won't can't cannot nor stop nada didn't isn't wasn't haven't hasn't couldn't wouldn't")  # fmt: skip
@@ -452,7 +453,7 @@ FUNCTION = word_set(
     "a al ante con contra de del desde durante e el ella ellas ellos en entre es esa esas ese eso esos esta estas "
     "este esto estos ha han hasta hay la las le les lo los me mi mis muy nos o para pero por porque que se ser si sin "
     "sobre son su sus tambien te tiene tu tus u un una unas unos y ya yo q xq x pues eh oye favor porfa porfavor plis "
-    "xfa xfavor gracias nomas solo solamente ahora ahorita aqui ahi alla mas menos bien nada usted ustedes mismo misma "
+    "xfa xfavor gracias nomas solo solamente ahora ahorita aqui ahi alla mas menos bien nada usted ustedes single porfis porfi mismo misma "
     "mismos mismas quiero quisiera necesito ocupo requiero requiere deseo gustaria podrias puedes podria puede hola "
     "buenas buenos dias tardes noches onda amigo hey urge ayudas ayuda ayudame tengo actual actuales vieja viejo "
     "viejas "
@@ -467,7 +468,7 @@ FUNCTION = word_set(
     "his her him he she they them we us i you i'd i'm i've please pls plz kindly just now right some any there here "
     "and or but so if then also too would could can will shall should want need like let let's lets up out off into "
     "onto about over through via using hi hello thanks thank current currently already really very complete old "
-    "permanently forever good ur im id do does did have has had got go goes going one ones what which who when how "
+    "permanently forever altogether good ur im id do does did have has had got go goes going one ones what which who when how "
     "first last next latest following monday tuesday wednesday thursday friday saturday sunday under between both "
     "where exactly quick quickly again back away down same mine ours gonna wanna"
 )
