@@ -110,8 +110,3 @@ class Answer:
     status: int
     body: Mapping[str, Json]
     request_id: str | None = None
-
-    @property
-    def data(self) -> Mapping[str, Json]:
-        data = self.body.get("data")
-        return data if isinstance(data, dict) else {}

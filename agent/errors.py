@@ -1,6 +1,6 @@
 """Every error the product names, and where each one goes.
 
-AgentError                      an interface may show it: `code`, and words for it in prompts/errors.*.toml
+AgentError                      an interface may show it: `code`, and words for it in prompts/words.*.toml
 |-- InvalidCall                 back to the model: a tool call that is not one of the ten, or has bad arguments
 |-- ApiError                    back to the model: the campaigns API did not do it
 |   |-- ApiRefused              400, 401, 403, 404, 422 with the documented body: surely nothing was done
@@ -136,7 +136,7 @@ class CallNotDone(AgentError):
 
 class DecisionRefused(AgentError):
     """`why` is one of: unknown, used, denied, expired, superseded, drifted, refused, not_entitled, confirmation,
-    not_interactive, other_target, decided."""
+    not_interactive, other_target, decided, waits."""
 
     code = "decision_refused"
 
@@ -171,7 +171,7 @@ class DatabaseUnavailable(DatabaseError):
 
 
 class UsageError(AgentError):
-    """`what` names the kind: see the `usage_` entries of prompts/errors.*.toml."""
+    """`what` names the kind: see the `usage_` entries of prompts/words.*.toml."""
 
     code = "usage"
 

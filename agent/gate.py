@@ -7,6 +7,7 @@ compare-and-set, so a double click, a second process or a restart finds nothing 
 import asyncio
 import getpass
 import hashlib
+import math
 import os
 import re
 import secrets
@@ -24,7 +25,6 @@ from agent.domain import Json, Risk
 from agent.errors import ApiError, ApiRateLimited, ApiRefused, ApiUnreachable, DecisionRefused, InvalidCall
 from agent.journal import Approval, Attempt, Decision, Journal, Transaction, make_owner
 from agent.operations import (
-    HORIZON,
     AddCampaignAudience,
     Operation,
     Reading,
@@ -44,6 +44,8 @@ MARGIN = 10.0
 LATE = 5.0
 """Seconds between the attempt's record and its first byte."""
 _HOUR = 3600.0
+_HORIZON = 7 * 24 * _HOUR
+"""Seconds for which an earlier send still matters."""
 _TRIES = 3
 
 Result = TypeVar("Result")
@@ -125,8 +127,8 @@ class Gate:
         return Reading(now, self._settings.zone, self._settings.country)
 
     def _target(self, operation: Operation) -> str:
-        subject = operation.campaign or "(new)"
-        return f"{self._platica.base_url} {self._platica.workspace or '-'} {subject}"
+        # Without the workspace, which is a setting: two processes that set it differently mean the same campaign.
+        return f"{self._platica.base_url} {operation.campaign or '(new)'}"
 
     # Policy.
 
@@ -170,14 +172,19 @@ class Gate:
                 return "found"
             if self._asks(call.operation, tx):
                 return "asks"
-            if not tx.lock(target, owner, self._hold()):
+            # A campaign that doesn't exist yet is nobody else's.
+            if call.operation.campaign is not None and not tx.lock(target, owner, self._hold()):
                 return "busy"
             also(tx)
             tx.attempt(attempt)
             return "go"
 
-        for _ in range(100):
+        async def run() -> Outcome | str:
             answer = await self._journal.write(begin)
+            return await self._perform(call.operation, attempt, None, owner) if answer == "go" else answer
+
+        for _ in range(100):
+            answer = await shielded(run())
             if answer != "busy":
                 break
             await asyncio.sleep(0.1)
@@ -186,9 +193,8 @@ class Gate:
                 return None
             case "found":
                 return await self._judge_attempt(attempt.approval, call)
-            case "go":
-                work = self._perform(call.operation, attempt, None, owner)
-                return await _shielded(work)
+            case Outcome():
+                return answer
         return Outcome(Kind.FAILED, call.operation.tool(), {"text": "another change of this campaign is under way"})
 
     async def written(self, call: Pending, *, conversation: str) -> Outcome | None:
@@ -218,6 +224,9 @@ class Gate:
         tool = calls[0].operation.tool()
         try:
             settled = await self._previewer.settle([call.operation for call in calls])
+            # Two forms of one phone have become the same call; the second is looked at after the first.
+            alone = next((n for n in range(1, len(settled)) if settled[n] in settled[:n]), len(settled))
+            calls, settled = calls[:alone], settled[:alone]
             context = await self._journal.read(lambda tx: self._context(tx, settled[0], progress=progress))
             preview = await self._previewer.preview(settled, context)
         except Hopeless as hopeless:
@@ -260,7 +269,7 @@ class Gate:
         `own` is the approval being run: its own attempt is no earlier one.
         """
         target, now = self._target(operation), tx.now()
-        since = now - HORIZON.total_seconds()
+        since = now - _HORIZON
         sends = [a for a in tx.sends_of(target, SendCampaign.tool()) if a.approval != own]
         # A scheduled send counts from its dates, which may lie far from when it was asked for.
         earlier = [a for a in sends if max(a.started_at, a.last_date or 0.0) >= since]
@@ -338,7 +347,8 @@ class Gate:
             return None
         campaign = preview.facts["campaign"]
         # What is asked for is what the card shows: letters that hide can't be typed.
-        wanted = [visible(campaign["title"]) or campaign["id"], campaign["title"] or campaign["id"]]
+        title = campaign["title"] if fold_typed(campaign["title"]) else campaign["id"]
+        wanted = [visible(title), title]
         if preview.confirm == "typed":
             wanted.append(str(count_to_type(preview)))
         if typed is not None and fold_typed(typed) in {fold_typed(text) for text in wanted}:
@@ -356,6 +366,11 @@ class Gate:
             return tx.approval(approval.id)
 
         return await self._journal.write(sweep) or approval
+
+    async def abandon(self, approval: Approval) -> Outcome:
+        """Ends an approval that was given and never begun, since the person has moved on."""
+        moved = await self._journal.write(lambda tx: tx.move(approval.id, "approved", "refused"))
+        return Outcome(Kind.SUPERSEDED if moved else Kind.NOT_RUN, approval.tool, {"code": "used"})
 
     async def supersede(self, conversation: str) -> list[Approval]:
         """Overtakes what still waits in a conversation; what was approved already goes on."""
@@ -398,25 +413,24 @@ class Gate:
         def lock(tx: Transaction) -> Context | None:
             return self._claim_context(tx, approval, ended) if tx.lock(target, owner, self._hold()) else None
 
-        for _ in range(100):
-            if (context := await self._journal.write(lock)) is not None:
-                break
-            await asyncio.sleep(0.1)
-        else:
-            await self._journal.write(lambda tx: tx.move(approval.id, state, "failed" if ended else "refused"))
-            return Outcome(Kind.FAILED, approval.tool, {"text": "another change of the campaign is under way"})
         # Whoever stops the turn before the request has begun stops the request.
         instead, moved = "failed" if ended else "refused", False
+        checked: Outcome | Preview | tuple[Operation, Preview]
+        checked = Outcome(Kind.FAILED, approval.tool, {"text": "another change of this campaign is under way"})
         try:
-            checked = await self._check(approval, rest, ended, context)
+            for _ in range(100):
+                if (context := await self._journal.write(lock)) is not None:
+                    checked = await self._check(approval, rest, ended, context)
+                    break
+                await asyncio.sleep(0.1)
             if isinstance(checked, tuple):
                 instead = ""
-                return await _shielded(self._run(approval, rest, ended, owner, *checked))
+                return await shielded(self._run(approval, rest, ended, owner, *checked))
             instead = "drifted" if isinstance(checked, Preview) else instead
         finally:
             if instead:
                 end = partial(self._let_go, approval=approval, old=state, new=instead, owner=owner, target=target)
-                moved = await _shielded(self._journal.write(end))
+                moved = await shielded(self._journal.write(end))
         return checked if moved else Outcome(Kind.NOT_RUN, approval.tool, {"code": "used"})
 
     @staticmethod
@@ -443,12 +457,22 @@ class Gate:
         """From the attempt's record to the outcome's."""
         call = Pending(rest[0].call_id, operation)
         attempt = self._attempt(call, approval.id, approval.conversation, "", preview)
+        late = time.monotonic() + LATE
         why = await self._begin(approval, attempt, owner, first=not ended)
         if why is not None:
             return Outcome(Kind.NOT_RUN, approval.tool, {"code": why})
 
         async def still_valid() -> Outcome | None:
-            return await self._recheck(approval, rest, ended)
+            if (changed := await self._recheck(approval, rest, ended)) is not None:
+                return changed
+
+            def renew(tx: Transaction) -> bool:
+                mine = tx.is_started(attempt.id) and tx.holds(attempt.target, owner)
+                return mine and tx.lock(attempt.target, owner, self._hold())
+
+            if await self._journal.write(renew):
+                return None
+            return Outcome(Kind.FAILED, approval.tool, {"text": "looking again took too long"})
 
         def close(tx: Transaction, outcome: Outcome) -> None:
             if outcome.kind is Kind.DONE and len(rest) > 1:
@@ -457,7 +481,7 @@ class Gate:
             state = {Kind.DONE: "done", Kind.UNKNOWN: "unknown"}.get(outcome.kind, "failed")
             tx.move(approval.id, "executing", state, outcome=[each.dump() for each in outcomes])
 
-        return await self._perform(operation, attempt, preview, owner, still_valid, close)
+        return await self._perform(operation, attempt, preview, owner, still_valid, close, late=late)
 
     async def _check(
         self,
@@ -510,6 +534,8 @@ class Gate:
             current = tx.approval(approval.id)
             if current is None or not tx.holds(attempt.target, owner):
                 return "interrupted"
+            # Looking took of the lock's time; the request has all of it.
+            tx.lock(attempt.target, owner, self._hold())
             why = self._hindered(tx, current, attempt, first=first)
             if why is not None:
                 tx.unlock(attempt.target, owner)
@@ -538,9 +564,11 @@ class Gate:
         owner: str,
         still_valid: Callable[[], Coroutine[Any, Any, Outcome | None]] | None = None,
         close: Callable[[Transaction, Outcome], None] | None = None,
+        *,
+        late: float = math.inf,
     ) -> Outcome:
         """The request itself, once its attempt is on record, to its recorded outcome."""
-        outcome = await self._depart(operation, attempt, preview, still_valid)
+        outcome = await self._depart(operation, attempt, preview, still_valid, late)
         state = outcome.kind.value if outcome.kind in (Kind.DONE, Kind.UNKNOWN) else "failed"
 
         def end(tx: Transaction) -> None:
@@ -559,27 +587,40 @@ class Gate:
         attempt: Attempt,
         preview: Preview | None,
         still_valid: Callable[[], Coroutine[Any, Any, Outcome | None]] | None,
+        late: float,
     ) -> Outcome:
+        """`late` is when the first byte comes too late, on the clock of `time.monotonic`."""
         request, tool = operation.request(), operation.tool()
-        ends = time.monotonic() + self._span() - self._settings.request_deadline
-        number = 0
-        while True:
-            number += 1
-            permit = Permit(attempt.id, request.sha256, time.monotonic() + LATE)
+        latest, on_wall = attempt.deadline - self._settings.request_deadline, attempt.started_at + LATE
+        for number in range(1, _TRIES + 1):
+            permit = Permit(attempt.id, request.sha256, late, partial(self._before, on_wall))
             try:
                 answer = await self._platica.request(request, permit if operation.risk.gated else None)
                 return Outcome(Kind.DONE, tool, _facts(operation, preview, answer.body), dict(answer.body))
             except (ApiUnreachable, ApiRateLimited) as error:
                 wait = error.wait if isinstance(error, ApiRateLimited) else 0.3 * number
-                if number == _TRIES or still_valid is None or time.monotonic() + wait > ends:
+                if number == _TRIES or still_valid is None or self._clock() + wait > latest:
                     return failed(tool, error)
                 await asyncio.sleep(wait)
+                late, on_wall = time.monotonic() + LATE, self._clock() + LATE
                 if (ended := await still_valid()) is not None:
                     return ended
+                if self._clock() > latest:
+                    return failed(tool, error)
+                late, on_wall = max(late, time.monotonic() + LATE / 5), max(on_wall, self._clock() + LATE / 5)
             except ApiRefused as error:
                 return failed(tool, error)
             except ApiError as error:
                 return Outcome(Kind.UNKNOWN, tool, {**_facts(operation, preview, {}), "text": error.text})
+            except Exception as error:
+                # Whatever it was: once the permit is spent, bytes may have left.
+                if operation.risk.gated and not permit.spent:
+                    return Outcome(Kind.FAILED, tool, {"text": type(error).__name__})
+                return Outcome(Kind.UNKNOWN, tool, {**_facts(operation, preview, {}), "text": type(error).__name__})
+        raise AssertionError("the last try returns")
+
+    def _before(self, moment: float) -> bool:
+        return self._clock() <= moment
 
     def _span(self) -> float:
         """Seconds that an attempt may take in all, with the requests that it repeats."""
@@ -760,7 +801,7 @@ def _same_but_removed(approved: Preview, fresh: Preview, removed: set[str]) -> b
     return rest(approved) == rest(fresh)
 
 
-async def _shielded(work: Coroutine[Any, Any, Result]) -> Result:
+async def shielded(work: Coroutine[Any, Any, Result]) -> Result:
     """Lets `work` reach its end although whoever waits for it is cancelled, and only then passes that on."""
     task = asyncio.ensure_future(work)
     try:

@@ -370,11 +370,11 @@ class Transaction:
 
     def approval_of(self, conversation: str, call_id: str) -> Approval | None:
         """The newest approval that covers a call."""
-        rows = self._c.execute(_APPROVALS_OF, {"conversation": conversation, "like": f'%"{call_id}"%'})
-        for row in rows.mappings():
-            if any(call["id"] == call_id for call in from_json(row["calls"])):
-                return _to_approval(row)
-        return None
+        rows = self._c.execute(_APPROVALS_OF, {"conversation": conversation, "like": f'%"{call_id}"%'}).mappings()
+        mine = [row for row in rows if any(call["id"] == call_id for call in from_json(row["calls"]))]
+        # Of one moment, or of a clock that was set back, the one that still lives is the newest.
+        mine.sort(key=lambda row: row["state"] not in ("pending", "approved", "executing"))
+        return _to_approval(mine[0]) if mine else None
 
     def move(self, approval_id: str, old: str, new: str, *, outcome: Json = None) -> bool:
         """Compare-and-set of an approval's state; False when it was no longer `old`."""
@@ -452,6 +452,11 @@ class Transaction:
         now = self.now()
         row = {"target": target, "owner": owner, "until": now + seconds, "now": now}
         return self._c.scalar(self._upserts.lock, row) is not None
+
+    def is_started(self, attempt_id: str) -> bool:
+        """Whether nobody has judged an attempt yet."""
+        here = (_attempt.c.id == attempt_id) & (_attempt.c.state == "started")
+        return self._c.scalar(sa.select(_attempt.c.id).where(here)) is not None
 
     def holds(self, target: str, owner: str) -> bool:
         return self._c.scalar(_HOLDS, {"target": target, "mine": owner, "now": self.now()}) is not None
@@ -613,7 +618,8 @@ class _PoolRunner:
         self._opening = threading.Lock()
 
     async def run(self, job: Callable[[Transaction], Result], *, writes: bool) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._transact, job)
+        # Whoever stops waiting doesn't take back what is queued.
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, self._transact, job))
 
     def _transact(self, job: Callable[[Transaction], Result]) -> Result:
         try:

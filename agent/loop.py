@@ -26,10 +26,10 @@ from agent.errors import (
     SessionBusy,
     StepLimitExceeded,
 )
-from agent.gate import Gate, Identity, Kind, Outcome, Pending, failed, parse_stored
+from agent.gate import Gate, Identity, Kind, Outcome, Pending, failed, parse_stored, shielded
 from agent.journal import LEASE, Approval, Event, Journal, Transaction, is_dead, make_owner
 from agent.model import Call, Completion, Model
-from agent.operations import Operation, RemoveCampaignAudienceClient, parse
+from agent.operations import Operation, RemoveCampaignAudienceClient, parse, without_nulls
 from agent.platica import Platica
 from agent.preview import Preview, fold
 from agent.prompts import Card, Language, Words, guess_language, words
@@ -337,21 +337,38 @@ class Agent:
         held: list[Transcript] = []
 
         def lease(tx: Transaction, conversation: str) -> None:
-            # Apart from what others look at, until the commit that it belongs to has happened.
-            known = self._transcripts.pop(conversation, None) or Transcript(language=self._locale)
+            # Read anew: what is in memory belongs to whoever has the conversation now.
+            known = Transcript(language=self._locale)
             if self._take(tx, conversation, owner, known, None) is None:
                 held.append(known)
 
-        try:
-            approval = await self.gate.decide(
+        deciding = asyncio.ensure_future(
+            self.gate.decide(
                 approval_id, decision, by=by, confirm=confirm, reason=reason, interactive=interactive, also=lease
             )
+        )
+        try:
+            approval = await asyncio.shield(deciding)
         except AgentError as error:
             yield self._error(error, self.words())
             return
+        except asyncio.CancelledError:
+            await shielded(self._undecide(deciding, owner))
+            raise
         turn = self._resume(approval, by)
         async for event in self._guarded(approval.conversation, turn, owner=owner, held=held):
             yield event
+
+    async def _undecide(self, deciding: "asyncio.Future[Approval]", owner: str) -> None:
+        """Whoever stops while a decision is being stored stops what it would have begun."""
+        with contextlib.suppress(AgentError):
+            approval = await deciding
+
+            def undo(tx: Transaction) -> None:
+                tx.move(approval.id, "approved", "refused")
+                tx.release(approval.conversation, owner)
+
+            await self.journal.write(undo)
 
     async def call(
         self, session: str, tool: str, arguments: str, *, by: Identity | None = None
@@ -380,7 +397,7 @@ class Agent:
         """The turn under the conversation's lease, with its errors as events. `first` is what a message begins with;
         `held` is the transcript where `owner` has the lease already."""
         owner = owner or make_owner()
-        beat: _Beat | None = None
+        beat, transcript = None, Transcript()
         last: list[AgentEvent] = []
         try:
             try:
@@ -388,7 +405,7 @@ class Agent:
                     self._keep(session, held[0])
                 else:
                     await self._lease(session, owner, first)
-                beat = _Beat(self.journal, session, owner)
+                beat, transcript = _Beat(self.journal, session, owner), self._transcripts[session]
                 async with contextlib.aclosing(turn):
                     async for event in turn:
                         # A card or a last word is shown once it is stored and the conversation is free again.
@@ -400,26 +417,25 @@ class Agent:
                 yield self._error(error, self.words_of(session))
                 raise _Ended from None
         except _Ended:
-            await self._release(session, owner, beat, failed=True)
+            await self._release(session, owner, beat, transcript, failed=True)
         except BaseException:
-            await self._release(session, owner, beat, failed=True)
+            await self._release(session, owner, beat, transcript, failed=True)
             raise
         else:
             try:
-                await self._release(session, owner, beat, failed=False)
+                await self._release(session, owner, beat, transcript, failed=False)
             except AgentError as error:
                 yield self._error(error, self.words_of(session))
                 return
         for event in last:
             yield event
 
-    async def _release(self, session: str, owner: str, beat: "_Beat | None", *, failed: bool) -> None:
+    async def _release(
+        self, session: str, owner: str, beat: "_Beat | None", transcript: Transcript, *, failed: bool
+    ) -> None:
         """Stores what is left of the turn and gives the conversation up, in one commit."""
-        if beat is None:
-            self._transcripts.pop(session, None)
-            return
-        beat.cancel()
-        transcript = self._transcripts[session]
+        if beat is not None:
+            beat.cancel()
         # What is in memory may be ahead of what could be stored.
         if failed:
             self._transcripts.pop(session, None)
@@ -658,7 +674,7 @@ class Agent:
             elif head.id not in new:
                 approval = await self._approval_of(session, head)
             if approval is not None:
-                steps = self._decided(session, transcript, head, approval, by)
+                steps = self._decided(session, transcript, head, approval, by, moved_on)
             elif (outcome := await self._ungated(session, transcript, head, by, moved_on)) is not None:
                 steps = self._record(session, transcript, [(head, outcome)])
             else:
@@ -687,12 +703,14 @@ class Agent:
         return Outcome(Kind.SUPERSEDED, head.name) if moved_on else None
 
     async def _decided(
-        self, session: str, transcript: Transcript, head: Call, approval: Approval, by: Identity
+        self, session: str, transcript: Transcript, head: Call, approval: Approval, by: Identity, moved_on: bool
     ) -> AsyncGenerator[AgentEvent]:
         """A call with an approval: it waits on, runs now that it was approved, or is told how it ended."""
         stored = next(call["arguments"] for call in approval.calls if call["id"] == head.id)
         approval = await self.gate.settle(approval)
         ended = await self.gate.recover(approval, Pending(head.id, parse_stored(approval.tool, stored)))
+        if ended is None and moved_on and approval.state == "approved":
+            ended = await self.gate.abandon(approval)
         if ended is not None:
             async for event in self._record(session, transcript, [(head, ended)]):
                 yield event
@@ -900,14 +918,15 @@ class Agent:
         out: list[Call] = []
         for at, call in enumerate(calls):
             given = "" if any(call.id == other.id for other in out) else call.id
-            # Nothing that a tool is called by is longer, and some endpoints refuse what is.
-            out.append(Call(self._call_id(transcript, given, at), call.name[:64], call.arguments))
+            # Endpoints refuse a history with any other name in it.
+            name = re.sub(r"[^A-Za-z0-9_-]", "_", call.name)[:64] or "unnamed"
+            out.append(Call(self._call_id(transcript, given, at), name, call.arguments))
         return out
 
     @staticmethod
     def _call_id(transcript: Transcript, given: str, at: int) -> str:
         """The model's id where it is new in this conversation; some servers count from zero in every answer."""
-        usable = given and len(given) <= 64 and given not in transcript.ids
+        usable = re.fullmatch(r"[A-Za-z0-9_-]{1,64}", given) and given not in transcript.ids
         return given if usable else f"call_{transcript.last + 1}_{at}"
 
 
@@ -978,14 +997,6 @@ async def _until(task: "asyncio.Task[Any]", queue: "asyncio.Queue[int]") -> Asyn
             yield getter.result()
         else:
             getter.cancel()
-
-
-def without_nulls(value: Json) -> Json:
-    if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [without_nulls(item) for item in value]
-    return value
 
 
 def fit(content: dict[str, Json], limit: int = ANSWER_BYTES) -> tuple[str, dict[str, Json]]:

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo
@@ -160,7 +160,7 @@ class Operation(Arguments):
     def parse(cls, arguments: Mapping[str, Json], reading: Reading) -> Self:
         """Validated and normalised. Raises InvalidCall with words that the model can act on."""
         try:
-            return cls.model_validate(_without_nulls(arguments), context=reading)
+            return cls.model_validate(without_nulls(arguments), context=reading)
         except ValidationError as error:
             raise InvalidCall(_problems(cls.tool(), error)) from None
         except RecursionError:
@@ -389,12 +389,12 @@ def parse(name: str, arguments: str | Mapping[str, Json], reading: Reading) -> O
     return operation.parse(arguments, reading)
 
 
-def _without_nulls(value: Json) -> Json:
+def without_nulls(value: Json) -> Json:
     """Strict schemas make a model write null for what it leaves out."""
     if isinstance(value, Mapping):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
+        return [without_nulls(item) for item in value]
     return value
 
 
@@ -496,7 +496,3 @@ def mcp_tools() -> list[dict[str, Json]]:
 
 def describe(operation: type[Operation]) -> str:
     return re.sub(r"\s+", " ", operation.__doc__ or "").strip()
-
-
-HORIZON = timedelta(days=7)
-"""How long an earlier send of the same campaign still matters."""

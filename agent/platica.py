@@ -65,18 +65,20 @@ class Request:
 class Permit:
     """Leave for one gated request, made by the gate after the attempt is on record; good for one departure.
 
-    `not_after` is on the clock of `time.monotonic`, in seconds.
+    `not_after` is on the clock of `time.monotonic`, in seconds; `in_time` asks the clock on the wall as well, since a
+    sleeping laptop stops the other one.
     """
 
     attempt: str
     request_sha256: str
     not_after: float
+    in_time: Callable[[], bool] = lambda: True
     spent: bool = False
 
     def spend(self, request: Request) -> None:
         if self.spent or request.sha256 != self.request_sha256:
             raise PermissionError(f"permit of attempt {self.attempt} does not cover this request")
-        if time.monotonic() > self.not_after:
+        if time.monotonic() > self.not_after or not self.in_time():
             raise ApiUnreachable("the process was held up for too long before the request; nothing was sent")
         self.spent = True
 
@@ -240,12 +242,8 @@ class Platica:
 
     async def audience(self, campaign_id: str) -> AsyncIterator[Client]:
         """All members, oldest first; one that moves between pages while we read is given once."""
-        seen: set[str] = set()
         async for record in self._pages(f"/v1/campaigns/{campaign_id}/audience", "clients", AUDIENCE_PAGE):
-            client = _as(Client, record)
-            if client.id not in seen:
-                seen.add(client.id)
-                yield client
+            yield _as(Client, record)
 
     async def audience_page(
         self, campaign_id: str, *, limit: int = 1, offset: int = 0, direction: str = "asc"
@@ -282,11 +280,14 @@ class Platica:
         answer = await self.request(Request("GET", "/v1/templates", Risk.READ))
         return [_as(Template, record) for record in _records(answer, "templates")]
 
-    async def template(self, name: str) -> Template:
+    async def template(self, name: str, language: str | None = None) -> Template:
+        """The one in `language` where several share a name."""
+        if not name.strip("./") or len(name) > 512:
+            raise ApiRefused("Template not found", status=404)
         answer = await self.request(Request("GET", f"/v1/templates/{quote(name, safe='')}", Risk.READ))
-        for record in _records(answer, "templates"):
-            if record.get("name") == name:
-                return _as(Template, record)
+        found = [_as(Template, record) for record in _records(answer, "templates") if record.get("name") == name]
+        for template in [*(each for each in found if each.language == language), *found]:
+            return template
         raise ApiRefused("Template not found", status=404, request_id=answer.request_id)
 
     async def responders(self) -> list[Responder]:
@@ -294,15 +295,18 @@ class Platica:
         return [_as(Responder, record) for record in _records(answer, "agents")]
 
     async def _pages(self, path: str, kind: str, size: int) -> AsyncIterator[dict[str, Json]]:
-        offset = 0
+        offset, seen = 0, set[Json]()
         while True:
             query: dict[str, str | int] = {"limit": size, "offset": offset}
             query |= {"sortBy": "creationDate", "sortDirection": "asc"}
             answer = await self.request(Request("GET", path, Risk.READ, query))
             records = _records(answer, kind)
-            for record in records:
+            new = [record for record in records if str(record.get("id")) not in seen]
+            seen.update(str(record.get("id")) for record in new)
+            for record in new:
                 yield record
-            if not records or not _has_more(answer):
+            # A page without anything new is the end too: a server may not know what an offset is.
+            if not new or not _has_more(answer):
                 return
             # A server may give shorter pages than were asked for.
             offset += len(records)

@@ -131,15 +131,15 @@ class Previewer:
     async def _send(self, send: SendCampaign, context: Context) -> Preview:
         campaign = await self._platica.campaign(send.campaignId)
         section = send.template
-        name = (section.name if section else None) or campaign.templateName
+        name = (section.name if section else None) or campaign.templateName or None
         if name is None:
             raise Hopeless("no_template", title=campaign.title)
-        template = await self._readable(self._platica.template(name))
+        template = await self._readable(self._platica.template(name, campaign.language))
         if template is _MISSING:
             raise Hopeless("template_missing", template=name)
         channels = await self._readable(self._platica.channels())
         channel = _named_channel(channels, send.channelId)
-        if channels and channel is None:
+        if isinstance(channels, list) and channels and channel is None:
             raise Hopeless(
                 "no_such_channel", channel=send.channelId, known=[c.prefixedChannelId for c in channels][:20]
             )
@@ -276,13 +276,18 @@ class Previewer:
             )
         if facts["audience"]["size"] > 1:
             found += [Warning("one_name_for_all", {"value": p}) for p in params if _is_name(p, audience.clients)]
-        found += [Warning("braces_left", {"value": p}) for p in params if re.search(r"\{\{|\}\}|\{\w+\}|\[\w+\]", p)]
+        pressed = [p.text for b in (send.template.buttons if send.template else None) or [] for p in b.parameters or []]
+        unfilled = re.compile(r"\{\{|\}\}|\{\w+\}|\[\w+\]")
+        found += [Warning("braces_left", {"value": p}) for p in [*params, *pressed] if unfilled.search(p)]
+        for button in template.get("buttons") or []:
+            if _variables(button["url"] or "") and not button["values"]:
+                found.append(Warning("button_unfilled", {"button": button["text"], "url": button["url"]}))
         if not template["readable"]:
             found.append(Warning("template_unreadable", {"template": template["name"]}))
         elif template["status"] != "APPROVED":
             found.append(Warning("template_not_approved", {"template": template["name"], "status": template["status"]}))
         channel = facts["channel"]
-        if not channel["readable"]:
+        if not channel["known"]:
             found.append(Warning("channel_unreadable", {"channel": send.channelId}))
         elif channel["connected"] is False:
             found.append(Warning("channel_disconnected", {"channel": channel["name"] or send.channelId}))
@@ -390,16 +395,18 @@ def _flag(value: bool | None) -> bool:
 
 
 def _template_facts(name: str, template: Any, send: SendCampaign) -> dict[str, Json]:
-    if not isinstance(template, Template):
-        return {"name": name, "readable": False, "status": None, "text": None}
     params = (send.template.params if send.template else None) or []
+    given_buttons = [button.model_dump(exclude_none=True) for button in (send.template and send.template.buttons) or []]
+    if not isinstance(template, Template):
+        return {"name": name, "readable": False, "status": None, "params": params, "given": given_buttons}
     buttons = {button.index: button for button in (send.template.buttons if send.template else None) or []}
     shown = []
     for index, button in enumerate(template.buttons):
         given = buttons.get(index)
         values = [parameter.text for parameter in (given.parameters if given else None) or []]
         extra = button.model_extra or {}
-        shown.append({"type": button.type, "text": button.text, "url": button.url, "values": values, "more": extra})
+        text = (given.text if given else None) or button.text
+        shown.append({"type": button.type, "text": text, "url": button.url, "values": values, "more": extra})
     return {
         "name": name,
         "readable": True,
@@ -407,11 +414,19 @@ def _template_facts(name: str, template: Any, send: SendCampaign) -> dict[str, J
         "language": template.language,
         "content": template.content,
         "header": template.header,
+        "header_text": _header_text(template.header),
         "footer": template.footer,
         "text": fill(template.content, params),
         "params": params,
         "buttons": shown,
     }
+
+
+def _header_text(header: Json) -> str | None:
+    """What a text header says; its shape isn't documented."""
+    if isinstance(header, Mapping):
+        header = header.get("text") or header.get("content")
+    return header if isinstance(header, str) and _header_kind(header) is None and header.upper() != "TEXT" else None
 
 
 def fill(content: str, params: Sequence[str]) -> str:
@@ -427,9 +442,10 @@ def fill(content: str, params: Sequence[str]) -> str:
 def _check_template(send: SendCampaign, template: Template) -> None:
     """What the API is sure to refuse. Raises Hopeless."""
     section = send.template
-    wanted = len({int(number) for number in re.findall(r"\{\{\s*(\d{1,3})\s*\}\}", template.content)})
+    wanted = _variables(template.content)
     given = len((section.params if section else None) or [])
-    if wanted != given:
+    # Whether a header's variables count isn't documented: with some, either figure may be right.
+    if given not in (wanted, wanted + _variables(_header_text(template.header) or "")):
         raise Hopeless("parameter_count", template=template.name, wanted=wanted, given=given, content=template.content)
     header = _header_kind(template.header)
     media = section.type if section else None
@@ -441,6 +457,10 @@ def _check_template(send: SendCampaign, template: Template) -> None:
         kind = template.buttons[button.index].type.lower()
         if kind in _BUTTON_KINDS and button.sub_type not in _BUTTON_KINDS[kind]:
             raise Hopeless("button_kind", index=button.index, wanted=kind, given=button.sub_type)
+
+
+def _variables(text: str) -> int:
+    return len({int(number) for number in re.findall(r"\{\{\s*(\d{1,3})\s*\}\}", text)})
 
 
 _BUTTON_KINDS = {
@@ -464,14 +484,18 @@ def _header_kind(header: Json) -> str | None:
 def _named_channel(channels: Any, channel_id: str) -> Channel | None:
     known: list[Channel] = channels if isinstance(channels, list) else []
     # The API's own example names a channel by its phone, its text by the prefixed id.
-    return next((c for c in known if channel_id in (c.prefixedChannelId, c.id, c.phoneNumber)), None)
+    exact = [channel for channel in known if channel.prefixedChannelId == channel_id]
+    found = exact or [channel for channel in known if channel_id in (channel.id, channel.phoneNumber)]
+    return found[0] if len(found) == 1 else None
 
 
 def _channel_facts(channel_id: str, channel: Channel | None, channels: Any) -> dict[str, Json]:
     facts: dict[str, Json] = {"id": channel_id, "readable": isinstance(channels, list), "known": channel is not None}
     if channel is not None:
-        number = channel.displayPhoneNumber or channel.phoneNumber
-        facts |= {"name": channel.name, "number": number, "connected": channel.isConnected, "status": channel.status}
+        number, connected = channel.displayPhoneNumber or channel.phoneNumber, channel.isConnected
+        if connected is None and channel.status is not None:
+            connected = channel.status == "CONNECTED"
+        facts |= {"name": channel.name, "number": number, "connected": connected, "status": channel.status}
     return facts
 
 

@@ -123,7 +123,8 @@ class Words:
     def card(self, preview: Preview, *, approval: str, expires_at: float) -> Card:
         template = self._environment.get_template(f"cards/{self.language}/{preview.tool}.j2")
         text = template.render(facts=preview.facts, arguments=preview.arguments, members=preview.members[:5])
-        headline, *lines = [line for line in text.split("\n") if line.strip()]
+        # An empty line of the message is part of what will be read; others only part the template's own lines.
+        headline, *lines = [line for line in text.split("\n") if line.strip() or line == "  "]
         warnings = [self.say(f"warning.{w.code}", **w.data) for w in preview.warnings]
         drift = [self._difference(item) for item in preview.drift]
         expiry = self.when(datetime.fromtimestamp(expires_at, UTC).isoformat())
@@ -144,9 +145,6 @@ class Words:
             return self.say("drift.size", **item)
         before, after = (_short(item[side]) for side in ("before", "after"))
         return self.say("drift.fact", what=item["what"], before=before, after=after)
-
-    def differences(self, drift: Sequence[Mapping[str, Json]]) -> list[str]:
-        return [self._difference(item) for item in drift]
 
 
 def _row(line: str) -> tuple[str, str]:

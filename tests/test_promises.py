@@ -744,7 +744,7 @@ async def test_p2_a_repeated_request_is_judged_again_first(world: World, move: C
     assert world.store.outbox() == []
     (result,) = results(events)
     assert result.outcome in ("failed", "drifted", "refused", "expired")
-    assert "used" not in result.line
+    assert "approval was used" not in result.line
     assert [how for _, how in attempts(world)] == ["failed"]
 
 
@@ -1096,7 +1096,7 @@ async def lose_attempt(world: World) -> str:
         " state, size) VALUES (?, ?, 'lost1', 's', 'send_campaign', ?, ?, 'os:0', ?, ?, 'started', 35)",
         asked.id,
         call_id,
-        f"{world.agent.platica.base_url} - {CITA}",
+        f"{world.agent.platica.base_url} {CITA}",
         json.dumps(SEND[1]),
         now,
         now + 70,

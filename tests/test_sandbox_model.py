@@ -322,6 +322,119 @@ async def test_one_thing_refused_and_another_asked_for() -> None:
     called(call, "remove_campaign_audience_client", campaignId="cmpPromo", phoneNumber="+525500100002")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        # A loose verb, or one of two operations.
+        "limpia promo verano", "clean up Promo Verano 2026", "baja promo verano", "saca promo verano ya",
+        "pull Promo Verano 2026", "take out Promo Verano 2026", "borra o vacía promo verano",
+        "delete the contacts and the campaign Promo Verano 2026",
+        # Something else of the campaign.
+        "quita la plantilla de promo verano", "delete the Promo Verano 2026 template",
+        "quita promo verano de marketing",
+        "drop the price on Promo Verano 2026", "saca a promo verano de marketing y ponla en utilidad",
+        # Not everybody.
+        "remove inactive contacts from Promo Verano 2026", "quita a los clientes de Monterrey de promo verano",
+        "delete half of the contacts in Promo Verano 2026", "borra los primeros 10 contactos de promo verano",
+        "saca a todos menos a Ana de promo verano", "remove everyone except 55 0010 0001 from Promo Verano 2026",
+        "delete all campaigns but Promo Verano 2026", "quita de promo verano a quienes ya compraron",
+        # Thought, told or asked, not ordered.
+        "creo que hay que borrar promo verano",
+        "it might be time to clear the Promo Verano 2026 audience",
+        "Ana pide que borres promo verano", "dile a Luis que vacíe promo verano",
+        "is Promo Verano 2026 set up as utility?", "si borra promo verano",
+        "quiero borrar promo verano pero primero muéstrame quién está",
+        # No verb that is known.
+        "exporta los contactos de promo verano y luego bórralos", "needs work: Promo Verano 2026",
+        'Promo Verano 2026 -> "Promo Otoño"', "every contact in Promo Verano 2026 needs to come out",
+        # Objects of other kinds.
+        "agrega una etiqueta VIP al 55 0010 0001 en promo verano", 'create a user called "Bob" for marketing',
+        "cambie el nombre de la campaña Recordatorio de cita, por favor", "pon promo verano en marketing o utilidad",
+    ],
+)  # fmt: skip
+async def test_in_doubt_it_asks(text: str) -> None:
+    answer = await Talk().say(text)
+    reads = isinstance(answer, Call) and answer.name in ("get_campaign", "get_campaign_audience")
+    assert isinstance(answer, str) or (reads and text.startswith(("is ", "quiero borrar"))), answer
+
+
+@pytest.mark.parametrize(
+    "when",
+    ["ayer a las 10", "el 1 de enero de 2020 a las 10", "cada lunes a las 9", "la próxima semana", "a fin de mes",
+     "más tarde", "mañana a las 9 o a las 10", "at 25:00", "around Christmas", "last Tuesday at 9am", "every day at 9",
+     "solo a los de Monterrey", "a 10 contactos", "to half the audience", "como prueba"],
+)  # fmt: skip
+async def test_a_send_that_cannot_be_read_in_full_is_asked_about(when: str) -> None:
+    assert isinstance(await Talk().say(f"manda recordatorio de cita por wb-501 {when}"), str)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("¿Podría vaciar la audiencia de promo verano?", "clear_campaign_audience"),
+        ("keep the Promo Verano 2026 campaign but delete its contacts", "clear_campaign_audience"),
+        ("zero out promo verano's audience", "clear_campaign_audience"),
+        ("I want nobody left in the Promo Verano 2026 audience", "clear_campaign_audience"),
+        ("Le agradecería que diera de baja la campaña Promo Verano 2026", "delete_campaign"),
+        ("delete Promo Verano 2026, we no longer use it", "delete_campaign"),
+        ("Promo Verano 2026 is outdated, delete it", "delete_campaign"),
+        ("remove Promo Verano 2026 from our campaigns", "delete_campaign"),
+        ("what numbers are in Promo Verano 2026", "get_campaign_audience"),
+        ("mándame la lista de contactos de promo verano", "get_campaign_audience"),
+        ("no me acuerdo quién quedó como dueño de promo verano, ¿me checas ese dato?", "get_campaign"),
+        ("is Promo Verano 2026 set up as utility?", "get_campaign"),
+        ("¿Podría enviar Recordatorio de cita por wb-501?", "send_campaign"),
+        ("deja agendado recordatorio de cita por wb-501 mañana a las 10", "send_campaign"),
+    ],
+)
+async def test_verb_and_object_tell_operations_apart(text: str, name: str) -> None:
+    answer = await Talk().say(text)
+    assert isinstance(answer, Call), answer
+    assert answer.name == name
+
+
+@pytest.mark.parametrize(
+    ("text", "changes"),
+    [
+        ("put promo verano under utility, not marketing", {"category": "utility"}),
+        ("cambia promo verano de marketing a utilidad", {"category": "utility"}),
+        ("promo verano está mal clasificada, pásala a utilidad", {"category": "utility"}),
+        ('Promo Verano 2026 needs a new title: "Summer"', {"title": "Summer"}),
+    ],
+)
+async def test_the_new_value_is_the_one_that_is_wanted(text: str, changes: dict[str, str]) -> None:
+    called(await Talk().say(text), "update_campaign", campaignId="cmpPromo", **changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "page"),
+    [
+        ("ya vi las primeras 20 campañas, pásame las 10 que siguen", {"limit": 10, "offset": 20}),
+        ("sácame 15 campañas empezando por la que lleva más tiempo sin actualizarse",
+         {"limit": 15, "sortBy": "lastUpdate", "sortDirection": "asc"}),
+        ("campañas, 3 nada más", {"limit": 3}),
+    ],
+)  # fmt: skip
+async def test_pages_and_orders(text: str, page: dict[str, Any]) -> None:
+    called(await Talk().say(text), "list_campaigns", **page)
+
+
+async def test_a_page_that_cannot_be_read_in_full_is_asked_about() -> None:
+    talk = Talk()
+    asked(await talk.say("dame las siguientes campañas"), "a partir de cuál")
+    called(await talk.say("10 a partir de la 20"), "list_campaigns", limit=10, offset=20)
+
+
+async def test_values_between_slashes_and_names_that_are_small_words() -> None:
+    call = await Talk().say("send promo verano on wb-501 with params Ana / 10% / Dec 5")
+    called(
+        call, "send_campaign", campaignId="cmpPromo", channelId="wb-501", template={"params": ["Ana", "10%", "Dec 5"]}
+    )
+    clients = [{"phoneNumber": "+525567584930", "name": "Ella Fox"}]
+    call = await Talk().say("sign up Ella Fox 55 6758 4930 for Promo Verano 2026")
+    called(call, "add_campaign_audience", campaignId="cmpPromo", clients=clients)
+
+
 # Several requests.
 
 

@@ -154,8 +154,14 @@ async def decide_here(
                 confirm = await _confirmation(screen, preview, ask)
                 if confirm is not None:
                     return agent.decide(approval.id, "approve", by=by, confirm=confirm)
-            case "d":
+            case "d" | "n" | "no":
                 return agent.decide(approval.id, "deny", by=by)
+            case "y" | "yes" | "s" | "si" | "sí" | "ok" | "w" | "/help":
+                # A habit is neither an approval nor a reason to deny.
+                continue
+            case "/quit" | "/exit" | "/q":
+                screen.say(say("card.left_waiting", approval=approval.id), "dim")
+                return None
             case _:
                 return agent.decide(approval.id, "deny", by=by, reason=answer)
 
