@@ -40,10 +40,10 @@ lint: .venv/dev
 types: .venv/dev
 	$(BIN)/mypy
 
-bench: .venv/dev  ## The figures of docs/performance.md
+bench: .venv/dev  ## The figures of the README: speed against a plain SDK loop
 	$(BIN)/python -m evals.bench.turn
 
-wheel: .venv/dev
+wheel: .venv/dev  ## A wheel in dist/
 	$(BIN)/python -m hatchling build -t wheel
 
 clean:  ## Removes what was installed and built

@@ -204,7 +204,10 @@ def _model(settings: Settings) -> Any:
 def _banner(settings: Settings, words: "Words") -> list[str]:
     """What every screen says of the stand-ins."""
     model = words.say("screen.offline") if settings.offline else words.say("screen.model", model=settings.model)
-    return [words.say("screen.sandbox"), model] if settings.sandboxed else [model]
+    if not settings.sandboxed:
+        return [model]
+    ignored = [words.say("screen.address_ignored")] if "platica_base_url" in settings.model_fields_set else []
+    return [words.say("screen.sandbox"), *ignored, model]
 
 
 def _with_agent(settings: Settings, work: "Callable[[Agent], Coroutine[Any, Any, int]]", *, quiet: bool = False) -> int:
@@ -231,13 +234,15 @@ def _screen(settings: Settings) -> "Screen":
     return Screen(_words(settings), sys.stdout, sys.stderr)
 
 
-async def _play(events: "AsyncGenerator[AgentEvent]", settings: Settings, as_json: bool) -> int:
-    """Shows a turn to its end, and tells by an exit code how it ended."""
+async def _play(
+    events: "AsyncGenerator[AgentEvent]", settings: Settings, as_json: bool, *, must_run: bool = False
+) -> int:
+    """Shows a turn to its end, and tells by an exit code how it ended. `must_run`: what was approved counts too."""
     from agent.interfaces.terminal import plain
-    from agent.loop import ApprovalAsked, Failed
+    from agent.loop import ApprovalAsked, Failed, ToolResult
 
     screen = None if as_json else _screen(settings)
-    code = ANSWERED
+    code, first = ANSWERED, must_run
     async with contextlib.aclosing(events):
         async for event in events:
             if screen is None:
@@ -245,9 +250,29 @@ async def _play(events: "AsyncGenerator[AgentEvent]", settings: Settings, as_jso
             else:
                 screen.show(event)
             code = WAITS if isinstance(event, ApprovalAsked) else FAILED if isinstance(event, Failed) else code
+            if first and isinstance(event, ToolResult):
+                first, code = False, code if event.ok else FAILED
+            if screen is not None and isinstance(event, ApprovalAsked):
+                title = event.preview["facts"].get("campaign", {}).get("title") if event.confirm != "yes" else None
+                screen.say(screen.words.say("card.how", approval=event.id, title=title))
     if screen is not None:
         screen.end_text()
     return code
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("campaign-agent"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="The version.")] = False,
+) -> None:
+    """Options that belong to no command."""
 
 
 # Talking.
@@ -326,7 +351,7 @@ def call(
         async def events() -> "AsyncGenerator[AgentEvent]":
             async for event in agent.call(session or _new_session(), tool, arguments):
                 if isinstance(event, ToolResult) and not as_json and event.ok:
-                    print(json.dumps(event.content.get("result"), ensure_ascii=False, indent=2))
+                    print(json.dumps(event.result, ensure_ascii=False, indent=2))
                 yield event
 
         return await _play(events(), settings, as_json)
@@ -367,6 +392,8 @@ def approvals(
                 print(f"{approval.id}  {approval.state:10}  {event.card.headline}")
             else:
                 screen.card(event.card, folded=approval_id is None)
+                if approval.state != "pending":
+                    screen.say(screen.words.say("card.state", state=approval.state))
         if not found and not as_json:
             print(screen.words.say("screen.nothing_waits"))
         return ANSWERED
@@ -388,7 +415,7 @@ def approve(
         if interactive and confirm is None and not as_json:
             return await _approve_here(agent, settings, approval_id)
         events = agent.decide(approval_id, "approve", confirm=confirm, interactive=interactive)
-        return await _play(events, settings, as_json)
+        return await _play(events, settings, as_json, must_run=True)
 
     return _with_agent(settings, work, quiet=as_json)
 
@@ -475,7 +502,7 @@ def _explain(tool: str) -> None:
 
 
 @app.command()
-def attempts(as_json: AsJson = False, limit: int = 50) -> int:
+def attempts(as_json: AsJson = False, limit: Annotated[int, typer.Option(min=1)] = 50) -> int:
     """What ran: who asked, who approved, when, and how it ended."""
     settings = Settings.read()
 
@@ -503,13 +530,15 @@ def attempts(as_json: AsJson = False, limit: int = 50) -> int:
 
 
 @app.command()
-def log(session: Session = None, as_json: AsJson = False, limit: int = 200) -> int:
+def log(session: Session = None, as_json: AsJson = False, limit: Annotated[int, typer.Option(min=1)] = 200) -> int:
     """The record of a session, or of all: messages, cards, decisions, attempts, in order of time."""
     settings = Settings.read()
 
     async def work(agent: "Agent") -> int:
         from agent.interfaces.record import record
 
+        if session is not None:
+            await _must_exist(agent, session)
         rows = await agent.journal.read(lambda tx: record(tx, session, limit))
         for row in rows:
             if as_json:

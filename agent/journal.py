@@ -715,6 +715,8 @@ def _check(version: int | None) -> None:
 
 def _named(error: BaseException) -> BaseException:
     """A driver's error, as one of ours; anything else as it is."""
+    if isinstance(error, ImportError):
+        return DatabaseUnavailable(text=f"{error}; PostgreSQL needs: pip install 'campaign-agent[postgres]'")
     if isinstance(error, (AgentError, AssertionError)) or not isinstance(
         error, (sa.exc.SQLAlchemyError, sqlite3.Error, OSError)
     ):

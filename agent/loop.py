@@ -39,6 +39,7 @@ ANSWER_BYTES = 8_000
 """The largest tool answer that goes to the model."""
 _BY_HAND = "call"
 """Who made an assistant message that no model made."""
+_CALLED = "campaign-agent call "
 _KEEP = 256
 """Conversations whose messages stay in memory between turns."""
 _BARE_ANSWERS = {
@@ -78,6 +79,8 @@ class ToolResult:
     outcome: str
     line: str
     content: Json
+    result: Json = field(default=None, repr=False)
+    """The API's answer, whole; `content` is what the model gets of it. Not part of `ask --json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,10 @@ class Transcript:
             case "user":
                 self.by_hand = False
                 self.stopped.clear()
-                self.language = guess_language(str(from_json(body)["content"]), self.language)
+                text = str(from_json(body)["content"])
+                # A call by hand is in nobody's language.
+                if not text.startswith(_CALLED):
+                    self.language = guess_language(text, self.language)
             case "assistant":
                 self.by_hand = event.by == _BY_HAND
                 self._take_calls(from_json(body))
@@ -517,6 +523,9 @@ class Agent:
             if (stay := await self._stays(session, first.text, by)) is not None:
                 yield Text(stay)
                 yield Reply(stay)
+                for approval in await self._waiting(session):
+                    if approval.requested_by == by.key:
+                        yield self._asked(session, approval)
                 return
             await self.gate.supersede(session)
             async for event in self._open_calls(session, transcript, by, moved_on=True):
@@ -572,7 +581,7 @@ class Agent:
         async for event in self._open_calls(session, transcript, by, moved_on=True):
             yield event
         call = Call(self._call_id(transcript, "", 0), tool, arguments)
-        said = {"role": "user", "content": f"campaign-agent call {tool}"}
+        said = {"role": "user", "content": _CALLED + tool}
         transcript.add(_event(transcript, "user", said, by.key))
         transcript.add(_event(transcript, "assistant", _assistant("", [call]), _BY_HAND))
         yield ToolCalled(call.id, call.name, _arguments(call))
@@ -864,7 +873,7 @@ class Agent:
         text, shown = fit(content)
         body = {"role": "tool", "tool_call_id": call.id, "content": text}
         ok = outcome.kind is Kind.DONE
-        return body, ToolResult(call.id, call.name, ok, outcome.kind.value, line, shown)
+        return body, ToolResult(call.id, call.name, ok, outcome.kind.value, line, shown, outcome.result)
 
     def line(self, outcome: Outcome, language: Language) -> str:
         """What happened, in one line that code renders. Empty for a read that went well."""

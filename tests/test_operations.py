@@ -934,11 +934,11 @@ async def test_an_invalid_call_makes_no_request(wire: Wire, tool: str, arguments
 
 async def test_the_audience_really_changes(wire: Wire) -> None:
     added = await wire.run("add_campaign_audience", {"campaignId": BUEN_FIN, "clients": [SOMEBODY, SOMEBODY]})
-    assert (added.data["addedCount"], added.data["updatedCount"]) == (1, 1)
+    assert (added.body["data"]["addedCount"], added.body["data"]["updatedCount"]) == (1, 1)
     gone = await wire.run("remove_campaign_audience_client", {"campaignId": BUEN_FIN, "phoneNumber": "5500100001"})
-    assert gone.data["removedCount"] == 1
+    assert gone.body["data"]["removedCount"] == 1
     again = await wire.run("remove_campaign_audience_client", {"campaignId": BUEN_FIN, "phoneNumber": "5500100001"})
-    assert again.data["removedCount"] == 0
+    assert again.body["data"]["removedCount"] == 0
 
 
 def test_the_clock_of_these_tests_is_utc() -> None:

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from pydantic_core import to_json
+
 from agent.domain import Json
 from agent.gate import Identity, count_to_type
 from agent.journal import Approval
@@ -36,7 +38,7 @@ def plain(event: AgentEvent) -> dict[str, Json]:
         case Usage():
             fields = dict(event.tokens)
         case _:
-            fields = {name: getattr(event, name) for name in type(event).__slots__}
+            fields = {name: getattr(event, name) for name in type(event).__slots__ if name != "result"}
     return {"type": event.type, **fields}
 
 
@@ -127,7 +129,8 @@ class Screen:
 def _brief(arguments: Json) -> str:
     if not isinstance(arguments, Mapping):
         return visible(arguments)[:80]
-    text = ", ".join(f"{key}={value}" for key, value in arguments.items())
+    shown = {key: value if isinstance(value, str) else to_json(value).decode() for key, value in arguments.items()}
+    text = ", ".join(f"{key}={value}" for key, value in shown.items())
     return visible(text if len(text) <= 100 else text[:99] + "…")
 
 

@@ -182,6 +182,8 @@ def fill(frame: Frame, sentence: Sentence, world: World, focus: str | None, aske
     if operation in ("list_campaigns", "get_campaign_audience"):
         slots |= find_page(heard.undated.replace("\u0001", " "))
         slots |= find_order(heard.undated.replace("\u0001", " "), "title" if operation == "list_campaigns" else "name")
+        if asked == "page" and (bare := re.match(r"\W*(\d{1,3})\b", heard.undated)):
+            slots.setdefault("limit", int(bare[1]))
         slots["unread"] = not asked and unread_page(heard.undated.replace("\u0001", " "), slots)
     elif operation in ("create_campaign", "update_campaign"):
         _fill_fields(frame, sentence, world, asked)
@@ -310,7 +312,8 @@ def _title(sentence: Sentence, creating: bool, asked: str, fields: set[str]) -> 
 def _renames(sentence: Sentence) -> bool:
     return bool(
         re.search(
-            r"\b(renam\w*|renombr\w*|rebautiz\w*|retitul\w*|titul\w*|retitle|llam\w*|call|called|is now|ahora es|nombra\w*|"
+            r"\b(renam\w*|renombr\w*|rebautiz\w*|retitul\w*|titul\w*|retitle|llam\w*|call|called|is now|ahora es|"
+            r"nombra\w*|"
             r"name\w*|known as|pasa a ser|sea|ser)\b",
             sentence.masked,
         )

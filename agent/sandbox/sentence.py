@@ -409,46 +409,23 @@ class Sentence:
 
     def _possessive(self, at: int) -> str:
         """ "promo verano's audience": what belongs to the campaign at `at`."""
-        skip = {
-            "'",
-            "s",
-            "campaign",
-            "whole",
-            "entire",
-            "full",
-            "complete",
-            "contact",
-            "all",
-            "current",
-            "its",
-            "recipient",
-            "client",
-            "customer",
-        }
         rest = self.list[at + 1 : at + 7]
-        if not rest or rest[0] not in (
-            "'",
-            "campaign",
-            "audience",
-            "contact",
-            "contacts",
-            "clients",
-            "recipients",
-            "people",
-            "recipient",
-            "audiencia",
-        ):
+        if not rest or rest[0] not in _OWNED:
             return ""
         for word in rest:
             if word in words.AUDIENCE or word == "list":
                 return "audience"
             if word in words.FIELD_OF:
                 return "field"
-            if word not in skip:
+            if word not in _BETWEEN_OWNED:
                 break
         return ""
 
 
+_OWNED = words.word_set("' campaign audience contact contacts clients recipients people recipient audiencia")
+_BETWEEN_OWNED = words.word_set(
+    "' s campaign whole entire full complete contact all current its recipient client customer"
+)
 _MODALS = words.word_set("can could will would do please may might")
 _WANT = words.word_set("quiero quisiera necesito ocupo requiero requiere queremos necesitamos want need like let's "
     "lets deseo urge "
@@ -483,9 +460,13 @@ def decide(sentence: Sentence) -> Frame:
 
 # What speaks against it.
 
-_LEAD = r"(?:(?:y|and|oye|hey|hola|hi|hello|ok|so|a|de|en|con|por|para|to|from|for|in|on|at|then|pues|bueno|quick question|por favor|please|disculpa|perdon|ey) ?,? )*"
+_LEAD = (
+    r"(?:(?:y|and|oye|hey|hola|hi|hello|ok|so|a|de|en|con|por|para|to|from|for|in|on|at|then|pues|bueno|"
+    r"quick question|por favor|please|disculpa|perdon|ey) ?,? )*"
+)
 _QUESTION = re.compile(
-    rf"(?:^|[.!?;:,¿\n(-])[^\w{MARKS}]*{_LEAD}(?:(?:what|which|who|whom|whose|when|where|how|what's|whats|who's|whos|how's|"
+    rf"(?:^|[.!?;:,¿\n(-])[^\w{MARKS}]*{_LEAD}(?:(?:what|which|who|whom|whose|when|where|how|what's|"
+    r"whats|who's|whos|how's|"
     r"is|are|was|were|does|did|do|has|cual|cuales|quien|quienes|cuando|cuanto|cuanta|cuantos|cuantas|donde|como)\b"
     r"|(?:que|es|son|esta|estan|hay|tiene|tienen|tenemos|existen?|fue|trae|lleva|usa|quedan?)\b(?=[^.!]*\?)"
     r"|que (?:campan|contacto|client|persona|numero|plantilla|dueno|categoria|tipo|hay|tiene|trae|onda|gente|"
@@ -534,7 +515,8 @@ _FRAGMENT = words.word_set(
     "skipping skip after despues starting empezando comenzando limit limite maximo max solo only nada nomas just up to "
     "hasta z b c r s por-favor creadas created creados agregados added registradas registrados updated actualizadas "
     "modificadas actualizacion update existentes disponibles available hay esta estan are is there ver general "
-    "generales lista list listado once un esa ese esta este that this it them tenemos have got ten status estatus brincandote per most recently recientemente edited pero al reves set size tamano at batches bloques de"
+    "generales lista list listado once un esa ese esta este that this it them tenemos have got "
+    "status estatus brincandote per most recently recientemente edited pero al reves set size tamano at batches bloques"
 )
 
 
@@ -544,27 +526,33 @@ def _surely_reads(sentence: Sentence) -> bool:
     new_value = heard.quotes and heard.campaigns and not all(_is_title(q, heard) for q, _, _ in heard.quotes)
     if new_value or heard.params is not None or heard.urls or heard.agents or re.search(r"->|=>|→|⇒", heard.text):
         return False
-    strange = any(act.families & {"remove", "clear", "add", "off"} - act_show(act) for act in sentence.acts)
-    if strange:
+    if any("show" not in act.families and act.families & {"remove", "clear", "add", "off"} for act in sentence.acts):
         return False
-    shows = [act for act in sentence.acts if "show" in act.families]
-    for act in shows:
-        after = sentence.list[act.at + 1 : act.at + 2]
-        plainly = not _AMBIGUOUS_SHOW.fullmatch(act.word) or re.search(r"(me|nos)(l[aeo]s?)?$", act.word)
-        if plainly or after in (["me"], ["us"]) or (sentence.has(_NOUNS) and not _moves(sentence)):
-            return not _moves(sentence) or "?" in heard.text
+    if any(_plainly_shows(sentence, act) for act in sentence.acts):
+        return not _moves(sentence) or "?" in heard.text
     if _QUESTION.search(plain) or re.search(r"\b(qu[ée]|cu[áa]l(es)?|qui[ée]n(es)?|cu[áa]nt[oa]s)\b", _accented(heard)):
         return True
     if "?" in heard.text:
         return not (sentence.mentioned | sentence.families) - {"show", "create", "change", "send", "put"}
-    end = re.search(r"\b(para|for) (?:mi|my|el|un|una|a|the|pasar\w*)\b", plain)
-    listed = [t.word for t in sentence.tokens if not end or t.start < end.start()]
-    alien = [word for word in listed if word.isalpha() and word not in _FRAGMENT | _FILLERS | _NOUNS | words.CAMPAIGN]
-    return not alien and not heard.templates and not heard.mails
+    return _is_bare_phrase(sentence)
 
 
-def act_show(act: Act) -> frozenset[str]:
-    return act.families if "show" in act.families else frozenset()
+def _plainly_shows(sentence: Sentence, act: Act) -> bool:
+    """ "muéstrame", "get me", "saca la lista"; but "pásala", "pull it" may ask for other things."""
+    to_me = re.search(r"(me|nos)(l[aeo]s?)?$", act.word) or sentence.list[act.at + 1 : act.at + 2] in (["me"], ["us"])
+    if "show" not in act.families:
+        return bool(to_me and act.families & {"send", "put"} and sentence.has(_NOUNS) and not sentence.heard.channels)
+    plainly = to_me or not _AMBIGUOUS_SHOW.fullmatch(act.word)
+    return bool(plainly) or (sentence.has(_NOUNS) and not _moves(sentence))
+
+
+def _is_bare_phrase(sentence: Sentence) -> bool:
+    """ "detalles de promo verano", with no word in it that could ask for anything else."""
+    end = re.search(r"\b(para|for) (?:mi|my|el|un|una|a|the|pasar\w*)\b", sentence.masked)
+    listed = [token.word for token in sentence.tokens if not end or token.start < end.start()]
+    allowed = _FRAGMENT | _FILLERS | _NOUNS | words.CAMPAIGN
+    heard = sentence.heard
+    return all(word in allowed for word in listed if word.isalpha()) and not heard.templates and not heard.mails
 
 
 def _accented(heard: Heard) -> str:
@@ -595,13 +583,15 @@ _HEDGES = re.compile(
     r"probablemente|seguramente|parece que|whichever|lo que sea|either|apenas|thought|feel like)\b"
 )
 _SUBSET = re.compile(
-    r"\b(half|without|sin|mitad|algun[oa]s|some|unos|unas|several|vari[oa]s|inactiv\w*|duplica\w*|solo|solamente|only|nobody|"
-    r"nadie|most of|mayoria|rest of|resto|demas|others?|otros|otras|cuyo\w*|whose|quien(?:es)?|who(?!'s| is| are| it)|those|aquell[oa]s|"
+    r"\b(half|without|sin|mitad|algun[oa]s|some|unos|unas|several|vari[oa]s|inactiv\w*|duplica\w*|solo|solamente|only|"
+    r"nobody|nadie|most of|mayoria|rest of|resto|demas|others?|otros|otras|cuyo\w*|whose|quien(?:es)?|"
+    r"who(?!'s| is| are| it)|those|aquell[oa]s|"
     r"(?:contactos|clientes|personas|gente|people|contacts|customers|ones) (?:que|that|who)"
     r"(?! (?:tiene|tenga|hay|haya|esta|estan|esten|are|is|it|we|trae|sean|tenemos|tengo|has|were|ya)\b))\b"
 )
 _EXCEPT = re.compile(
-    r"\b(excep\w+|(?<!mas o )(?<!al )menos|salvo|(?:everyone|everybody|all|todos|campaigns|contacts|people)\b[^.;]{0,60}\bbut(?! (?:keep|don|leave|not))|aside from)\b"
+    r"\b(excep\w+|(?<!mas o )(?<!al )menos|salvo|aside from|"
+    r"(?:everyone|everybody|all|todos|campaigns|contacts|people)\b[^.;]{0,60}\bbut(?! (?:keep|don|leave|not)))\b"
 )
 _PLACE = re.compile(
     r"\b(sistema|system|cuenta|account|workspace|plataforma|platform|lista(?:do)? de campanas|list|lista|listado|"
@@ -658,23 +648,7 @@ def _clause(sentence: Sentence, act: Act) -> list[str]:
     """The words after a verb up to the end of its clause, where reasons begin."""
     out: list[str] = []
     for word in sentence.list[act.at + 1 :]:
-        if word in (
-            ",",
-            ".",
-            ";",
-            "!",
-            "?",
-            ":",
-            "porque",
-            "because",
-            "pero",
-            "but",
-            "so",
-            "since",
-            "pues",
-            "cause",
-            "it's",
-        ):
+        if word in _CLAUSE_ENDS:
             break
         if word in _GOES_ON and out[-1:] in (["y"], ["and"]):
             break
@@ -682,6 +656,7 @@ def _clause(sentence: Sentence, act: Act) -> list[str]:
     return out
 
 
+_CLAUSE_ENDS = words.word_set(", . ; ! ? : porque because pero but so since pues cause it's")
 _GOES_ON = words.word_set("luego ya then we'll i'll despues we i")
 
 
@@ -698,8 +673,10 @@ def _begins_strangely(sentence: Sentence) -> bool:
     """ "exporta los contactos y luego bórralos": the message begins with an order that is not known."""
     listed = [word for word in sentence.list if word not in _FILLERS and (word.isalpha() or word == REF)][:2]
     objects = words.CAMPAIGN | words.AUDIENCE | {REF, "the", "la", "el", "los", "las", "all", "un", "una", "a"}
-    strange = len(listed) == 2 and bool(_unknown_words(listed[:1])) and listed[0] not in _LIGHT | _LEADS and listed[1] in objects
-    return strange and listed[0] not in _PARTICLES and not re.match(r"keep|conserv|manten", listed[0])
+    if len(listed) < 2 or listed[1] not in objects or not _unknown_words(listed[:1]):
+        return False
+    known = listed[0] in _LIGHT | _LEADS or listed[0] in _PARTICLES
+    return not known and not re.match(r"keep|conserv|manten", listed[0])
 
 
 def _choice(sentence: Sentence) -> bool:
@@ -712,21 +689,20 @@ def _doubts_deletion(sentence: Sentence) -> bool:
         return True
     if not any(not _LOOSE_REMOVAL.fullmatch(act.word) for act in removal) and not _PLACE.search(sentence.masked):
         return True
-    for act in removal:
-        clause = _clause(sentence, act)
-        at = next((i for i, word in enumerate(clause) if word == REF or word in words.CAMPAIGN), len(clause))
-        nouns = words.FOREIGN | frozenset(words.FIELD_OF) | words.CATEGORY_OF.keys()
-        before = [word for word in clause[:at] if word not in words.CATEGORY_OF]
-        beyond = [word for word in clause[at:] if word not in words.CAMPAIGN]
-        before = [word for word in before if not _PLACE.fullmatch(word)]
-        beyond = [word for word in beyond if not _PLACE.fullmatch(word)]
-        if _unknown_words(before) or (beyond[:1] == [REF] and _unknown_words(beyond[1:2]) and sentence.heard.campaigns):
-            return True
-        if (set(before) | set(beyond)) & (nouns - words.CATEGORY_OF.keys()):
-            return True
-        if _moves(sentence) or re.search(rf"(?:de|from) (?:{'|'.join(words.CATEGORY_OF)})\b", " ".join(beyond)):
-            return True
-    return False
+    return _moves(sentence) or any(_is_of_something_else(sentence, act) for act in removal)
+
+
+def _is_of_something_else(sentence: Sentence, act: Act) -> bool:
+    """ "delete the Promo Verano template", "quita Promo Verano de marketing": no campaign is what goes."""
+    clause = [word for word in _clause(sentence, act) if not _PLACE.fullmatch(word)]
+    at = next((i for i, word in enumerate(clause) if word == REF or word in words.CAMPAIGN), len(clause))
+    before, beyond = clause[:at], [word for word in clause[at:] if word not in words.CAMPAIGN]
+    before = [word for word in before if word not in words.CATEGORY_OF]
+    if _unknown_words(before) or (beyond[:1] == [REF] and _unknown_words(beyond[1:2]) and sentence.heard.campaigns):
+        return True
+    nouns = (words.FOREIGN | frozenset(words.FIELD_OF)) - words.CATEGORY_OF.keys()
+    categories = "|".join(words.CATEGORY_OF)
+    return bool(nouns & {*before, *beyond} or re.search(rf"(?:de|from) (?:{categories})\b", " ".join(beyond)))
 
 
 def _both(sentence: Sentence) -> bool:
@@ -742,22 +718,19 @@ def _both(sentence: Sentence) -> bool:
 
 
 def _doubts_clearing(sentence: Sentence) -> bool:
-    plain = sentence.masked
     emptying = [act for act in sentence.acts if act.families & {"clear", "remove", "off"}]
     if _limits(sentence, emptying):
         return True
-    if not (sentence.has(words.AUDIENCE | words.PERSON) or sentence.lists_people() or _everyone(sentence)):
-        if not any(re.match(r"(vaci|empty)", act.word) for act in emptying):
-            return True
-    if not (_everyone(sentence) or any(not _LOOSE_REMOVAL.fullmatch(act.word) for act in emptying) or not emptying):
+    people = sentence.has(words.AUDIENCE | words.PERSON) or sentence.lists_people() or _everyone(sentence)
+    if not people and not any(re.match(r"(vaci|empty)", act.word) for act in emptying):
+        return True
+    if emptying and all(_LOOSE_REMOVAL.fullmatch(act.word) for act in emptying) and not _everyone(sentence):
         return True
     for act in emptying:
         clause = _clause(sentence, act)
         number = [w for w in clause if (w.isdigit() or w in words.NUMBERS) and w not in _NO_NUMBERS]
         told = [word for word in clause if _tells(word)]
         if number or told or CHANNEL in clause or _unknown_words(clause):
-            return True
-        if "show" in act.families and not (_everyone(sentence) or re.search(r"\b(out|off)\b", plain)):
             return True
     return False
 
@@ -833,9 +806,6 @@ def _guard(sentence: Sentence) -> str:
     if any(act.families - {"show"} for act in sentence.negated) and not _other_is_asked(sentence):
         return "negated"
     plain = re.sub(words.POLITE_CONDITION, " ", plain)
-    if sentence.acts and sentence.list[: sentence.acts[0].at][-1:] == ["si"] and "?" not in sentence.heard.text:
-        # "si borra la campaña" is a "sí" without its accent: "if" would be followed by another form.
-        plain = re.sub(r"^\W*si\b", " ", plain)
     if words.HYPOTHETICAL.search(plain) or words.CONDITION.search(plain):
         return "hypothetical"
     if _is_reported(sentence):
@@ -847,13 +817,6 @@ def _guard(sentence: Sentence) -> str:
         and asks
         and not specific
         and not re.search(r"\b(una|un|an?|nueva|new)\b.{0,40}\bcampa(ign|na)\b", plain)
-    ):
-        return "capability"
-    if (
-        words.POSSIBLE.search(plain)
-        and asks
-        and not specific
-        and not re.search(r"\b(me|nos|for me|por favor|please)\b", plain)
     ):
         return "capability"
     return ""
@@ -1070,7 +1033,8 @@ def _direct_object(sentence: Sentence, act: Act) -> str:
 
 _INDEFINITE = re.compile(
     r"\b(una?|an?(?! (?:la|las|el|los|mi|esa|esta|su|nuestra|tu)\b)|nueva?|new|otra|another)\b(?: "
-    r"[a-z\ue000-\ue00b]+){0,4}? (campana|campaign|campaing|campain|campanya|campagna)\b|\b(campana|campaign) nueva\b|\bnew campaign\b"
+    r"[a-z\ue000-\ue00b]+){0,4}? (campana|campaign|campaing|campain|campanya|campagna)\b|\b(campana|"
+    r"campaign) nueva\b|\bnew campaign\b"
 )
 NAMING = (
     r"(?:que se (?:llame|llamara|llamaria|titule|nombre|va a llamar)|se (?:llama|llamara|llame|va a llamar|titula)|"
@@ -1145,7 +1109,7 @@ _RENAMING = re.compile(
     r"reclassify)\b"
 )
 _WEAK_CHANGES = {"use", "usa", "utiliza", "fix", "set", "swap", "give", "mueve", "move", "correct", "nombra"}
-_SOFT_CHANGES = {"debe", "should", "give", "sea", "pasa", "pasar", "dale", "needs", "necesita", "ocupa", "requiere"} | {
+_SOFT_CHANGES = words.word_set("debe should give sea pasa pasar dale needs necesita ocupa requiere") | {
     stem + tail for stem in ("pasa", "pase", "pasar", "pasen") for tail in ("la", "lo", "mela", "melo")
 }
 

@@ -157,7 +157,8 @@ _PARAMETERS = (
     r"\s*[:=]?\s*\(?"
 )
 _STOP = re.compile(
-    rf"[;\n{URL}{AGENT}{FLAG}]|\s[-–—]\s|[,\s]+(?:y |and )?(?:adjunt\w+|attach\w*)|[.!?)](?=\s|$)(?<!mr\.)(?<!sr\.)(?<!ra\.)(?<!dr\.)(?<!rs\.)(?<!ms\.)|"
+    rf"[;\n{URL}{AGENT}{FLAG}]|\s[-–—]\s|[,\s]+(?:y |and )?(?:adjunt\w+|attach\w*)|[.!?)](?=\s|"
+    rf"$)(?<!mr\.)(?<!sr\.)(?<!ra\.)(?<!dr\.)(?<!rs\.)(?<!ms\.)|"
     rf"[,\s]+(?:y |and |e )?(?:(?:por|via|desde|from|through|over|en|on|con|with|to|sobre|using|usando|mediante|a "
     rf"traves de|"
     rf"out of)\s+)?(?:el |la |the |su |its |un |una |an? |mi |my |nuestro |our )*"
@@ -729,16 +730,8 @@ def _keep_strong(
                 if 0 <= near_at < len(listed):
                     beside |= matched[near_at].keys()
             found = {index: word for index, word in found.items() if index in beside}
-            before = listed[at - 1].word if at else ""
-            named = before in ("la", "campana", "campaign", "de", "the") or before in words.verbs()
-            if not found and named and _alone(matched, at) and word in words.CATEGORY_OF:
-                found = matched[at]
         out.append(found)
     return out
-
-
-def _alone(matched: Sequence[dict[int, str]], at: int) -> bool:
-    return not any(found for position, found in enumerate(matched) if position != at)
 
 
 def _contradiction(
@@ -1128,13 +1121,15 @@ def _limit(masked: str) -> int | None:
         r"recientes|no more than|no mas de|at most|recientes)"
     )
     for pattern in (
-        rf"\b{lead} (?:unas |los |las |the )?{_NUMBER}\b(?! ?(?:%|am|pm|de la (?:manana|tarde|noche)|:|dias|days|semanas|weeks|de "
+        rf"\b{lead} (?:unas |los |las |the )?{_NUMBER}\b(?! ?(?:%|am|pm|de la (?:manana|tarde|noche)|:|dias|"
+        rf"days|semanas|weeks|de "
         rf"(?:enero|febrero|marzo|abril|mayo|junio|julio|agosto)))",
         rf"\b{_NUMBER} (?:(?:mas|most|last|very|de (?:las|los)|of (?:the|our|my)|mis|nuestr[oa]s|ultim[oa]s|"
         rf"primer[oa]s|first|latest|newest|oldest|recent|promo|recently|created|updated|creadas) )*{_THING}\b",
         rf"\b(?:show|dame|muestra(?:me)?|give me|ensename|trae(?:me)?|get|list|lista(?:me)?|ver|see|display|quiero|"
         rf"pull up|bring up|fetch)(?: me| solo| just| only| unas?| unos)? {_NUMBER}\b(?! ?%)",
-        rf"\b{_NUMBER}(?: \w+)? (?:nada mas|nomas|solamente|como maximo|maximo|max|tops|at most|only|unicamente|y ya)\b",
+        rf"\b{_NUMBER}(?: \w+)? (?:nada mas|nomas|solamente|como maximo|maximo|max|tops|at most|only|unicamente|"
+        r"y ya)\b",
         rf"\b(?:las|los|the) {_NUMBER}\b(?! ?(?:%|am|pm|:|de la (?:manana|tarde|noche)|hrs|horas))",
     ):
         if found := re.search(pattern, masked):
@@ -1162,7 +1157,8 @@ _MADE = re.compile(
     r"\b(cread[oa]s?|creo|created|agreg(?:ad[oa]s|aron)|added|joined|registrad[oa]s|crearon|dad[oa]s de alta)\b"
 )
 _ORDERED = re.compile(
-    r"\b(recen\w+|recien\w+|ultim\w+|last|latest|orden\w*|sort\w*|order\w*|antigu\w+|earliest|first|primer[oa]s?|mas tiempo|longest)\b"
+    r"\b(recen\w+|recien\w+|ultim\w+|last|latest|orden\w*|sort\w*|order\w*|antigu\w+|earliest|first|"
+    r"primer[oa]s?|mas tiempo|longest)\b"
 )
 _UPDATED = re.compile(
     r"\b(actualiz\w*|modific\w*|updated?|changed|edited|last update|cambiad[oa]s|edit\w*|touched|movid[oa]s)\b"

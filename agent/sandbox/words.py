@@ -58,7 +58,7 @@ _IRREGULAR = {
 _ENGLISH_VERBS = {
     "show": "show list see view display get fetch give bring tell check look read open pull describe inspect "
     "retrieve find know name:no enumerate review print share return browse sort order walk grab hit pass peek hand "
-    "remind explain lookup summarize",
+    "remind explain lookup summarize gimme",
     "create": "create make generate build start open prepare craft launch:no register set:no draft begin spin produce",
     "change": "change update rename edit set switch modify replace assign recategorize alter adjust move swap convert "
     "retitle reassign correct fix transfer use tweak reclassify relabel call",
@@ -74,7 +74,6 @@ _CLITICS = ("me", "te", "le", "les", "nos", "lo", "la", "los", "las", "se")
 _DOUBLE = tuple(
     first + second for first in ("me", "te", "se", "nos", "le") for second in ("lo", "la", "los", "las", "le")
 )
-_TWO = ("me", "te", "se", "nos")
 
 
 def _soft(root: str, vowels: str) -> str:
@@ -347,7 +346,8 @@ PEOPLE_QUESTION = re.compile(
     r"conforman|componen|pertenece|pertenecen|vienen|viene|quedan)\b"
     r"|\bwho(m)?( all|'s|s|'re)? (is|are|do|does|will|would|we|am|gets?|receives?|in|on|going|it|belongs?|they|"
     r"have|has|"
-    r"this|that|makes?|did|else|s)\b|\bwho's (in|on|going|getting|part|inside|all)\b|\bwho all\b|\bwhos (in|on)\b"
+    r"this|that|makes?|did|else|s)\b|\bwho's (in|on|going|getting|part|inside|all)\b|\bwho all\b|"
+    r"\bwhos (in|on|getting)\b"
     r"|\bcuant[ao]s (contactos|clientes|personas|destinatarios|numeros|gente)\b|\bcuanta gente\b|\bhow many "
     r"(people|contacts|"
     r"clients|customers|recipients|members)\b|\b(le|les) (va a llegar|llega|llegara|llegaria)\b|\bque gente\b"
@@ -399,6 +399,7 @@ REPORTED = re.compile(
     r"\b(dijo|dice|dijeron|dicen|pidio|pidieron|comento|comentan|segun|said|says|told|asked me|according|wrote|"
     r"escribio|"
     r"pide|piden|(?<!se )(?:quiere|quieren|necesita|necesitan|solicita|solicitan) que|sugiere|sugieren|propone|insiste|"
+    r"dil[ea]s? a|diles|pidel[ea]s?|avisales?|recuerdales?|tell (?!me|us)\w+ (?:to|that)|ask (?!me|us)\w+ to|"
     r"exige|suggests?|suggested|insists?|asks|mencionaron|menciono|leido|read that|heard|escuche|lei)\b"
 )
 NEGATIONS = word_set("no nunca jamas ni tampoco sin don't dont not never without evita evitar avoid doesn't shouldn't "
@@ -453,7 +454,8 @@ FUNCTION = word_set(
     "a al ante con contra de del desde durante e el ella ellas ellos en entre es esa esas ese eso esos esta estas "
     "este esto estos ha han hasta hay la las le les lo los me mi mis muy nos o para pero por porque que se ser si sin "
     "sobre son su sus tambien te tiene tu tus u un una unas unos y ya yo q xq x pues eh oye favor porfa porfavor plis "
-    "xfa xfavor gracias nomas solo solamente ahora ahorita aqui ahi alla mas menos bien nada usted ustedes single porfis porfi mismo misma "
+    "xfa xfavor gracias nomas solo solamente ahora ahorita aqui ahi alla mas menos bien nada usted "
+    "ustedes single porfis porfi mismo misma "
     "mismos mismas quiero quisiera necesito ocupo requiero requiere deseo gustaria podrias puedes podria puede hola "
     "buenas buenos dias tardes noches onda amigo hey urge ayudas ayuda ayudame tengo actual actuales vieja viejo "
     "viejas "
@@ -468,7 +470,8 @@ FUNCTION = word_set(
     "his her him he she they them we us i you i'd i'm i've please pls plz kindly just now right some any there here "
     "and or but so if then also too would could can will shall should want need like let let's lets up out off into "
     "onto about over through via using hi hello thanks thank current currently already really very complete old "
-    "permanently forever altogether good ur im id do does did have has had got go goes going one ones what which who when how "
+    "permanently forever altogether good ur im id do does did have has had got go goes going one ones "
+    "what which who when how "
     "first last next latest following monday tuesday wednesday thursday friday saturday sunday under between both "
     "where exactly quick quickly again back away down same mine ours gonna wanna"
 )
@@ -570,7 +573,7 @@ SAID_ES: dict[str, str] = {
     "params_left": "La plantilla {template} no lleva parámetros y me diste {given}; ¿la mando sin ellos o con otra "
         "plantilla?",
     "file": "La plantilla lleva {kind}; ¿cuál es su URL?",
-    "page": "¿Cuántos, a partir de cuál y en qué orden (nombre, creación o actualización; ascendente o descendente)?",
+    "page": "¿Cuántos, a partir de cuál y en qué orden (por nombre, creación o actualización)?",
     "media": "¿El archivo es imagen, video o documento?",
     "time": "¿A qué hora, y de qué día?",
     "past": "Esa fecha ya pasó; ¿qué día y a qué hora?",
@@ -652,7 +655,7 @@ SAID_EN: dict[str, str] = {
     "params_left": "The template {template} takes no parameters and you gave {given}; send it without them or with "
         "another template?",
     "file": "The template has {kind}; what is its URL?",
-    "page": "How many, starting after which, and in what order (name, creation or update; ascending or descending)?",
+    "page": "How many, starting after which, and in what order (by name, creation or update)?",
     "media": "Is the file an image, a video or a document?",
     "time": "At what time, and on which day?",
     "past": "That date has passed; which day and time?",
