@@ -1011,8 +1011,10 @@ async def _until(task: "asyncio.Task[Any]", queue: "asyncio.Queue[int]") -> Asyn
 def fit(content: dict[str, Json], limit: int = ANSWER_BYTES) -> tuple[str, dict[str, Json]]:
     """Compact JSON of at most about `limit` bytes, and what it says: long lists are cut, with how many are left and how
     to get them."""
-    content = without_nulls(content)
     text = to_json(content)
+    if b"null" in text:
+        content = without_nulls(content)
+        text = to_json(content)
     if len(text) <= limit:
         return text.decode(), content
     for group, key, records in _lists(content.get("result")):

@@ -291,6 +291,8 @@ class Previewer:
             found.append(Warning("channel_unreadable", {"channel": send.channelId}))
         elif channel["connected"] is False:
             found.append(Warning("channel_disconnected", {"channel": channel["name"] or send.channelId}))
+        if len(facts["dates"]) > 1:
+            found.append(Warning("several_dates", {"count": len(facts["dates"])}))
         found += self._hours(facts["dates"], context.now)
         if facts["audience"]["malformed"]:
             found.append(Warning("malformed_phones", {"count": facts["audience"]["malformed"]}))
