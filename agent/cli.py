@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from datetime import datetime
 from functools import cache
+from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -133,7 +134,9 @@ def build(settings: Settings) -> "Agent":
         limits = httpx.Limits(max_connections=10, max_keepalive_connections=5, keepalive_expiry=4.0)
         timeout = httpx.Timeout(settings.request_deadline, connect=10.0)
         url = settings.platica_base_url
-        http = httpx.AsyncClient(base_url=url, limits=limits, timeout=timeout, verify=_verify(url))
+        http = httpx.AsyncClient(
+            base_url=url, limits=limits, timeout=timeout, verify=_verify(url), cookies=_NoCookies()
+        )
         key = settings.platica_api_key.get_secret_value()
     platica = Platica(
         http,
@@ -144,6 +147,16 @@ def build(settings: Settings) -> "Agent":
     )
     journal = Journal(_database(settings))
     return Agent(settings, model=_model(settings), platica=platica, journal=journal, locale=machine_language())
+
+
+class _NoCookies(CookieJar):
+    """Neither service has a use for cookies: none is looked for, kept or sent."""
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        pass
+
+    def add_cookie_header(self, request: object) -> None:
+        pass
 
 
 @cache
@@ -190,6 +203,7 @@ def _model(settings: Settings) -> Any:
         timeout=settings.model_timeout,
         retries=settings.model_retries,
         verify=_verify(settings.openai_base_url or "https://"),
+        cookies=_NoCookies(),
     )
     strict = settings.strict_tools if settings.strict_tools is not None else settings.openai_base_url is None
     return OpenAIModel(

@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic_core import from_json, to_json
@@ -366,7 +367,13 @@ def _by_status(status: int, text: str, body: Mapping[str, Json], headers: Mappin
 
 
 def connect(
-    *, key: str | None, base_url: str | None, timeout: float, retries: int, verify: "ssl.SSLContext | bool" = True
+    *,
+    key: str | None,
+    base_url: str | None,
+    timeout: float,
+    retries: int,
+    verify: "ssl.SSLContext | bool" = True,
+    cookies: CookieJar | None = None,
 ) -> "openai.AsyncOpenAI":
     """The SDK's client. Servers that need no key (Ollama, llama.cpp) get a placeholder."""
     import openai
@@ -379,5 +386,5 @@ def connect(
         max_retries=retries,
         timeout=openai.Timeout(timeout, connect=min(timeout, 10.0)),
         # A third of the cost of the default transport, and it stays that cheap with hundreds of sessions at once.
-        http_client=openai.DefaultAioHttpClient(verify=verify, follow_redirects=False),
+        http_client=openai.DefaultAioHttpClient(verify=verify, cookies=cookies, follow_redirects=False),
     )
