@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent import __version__
 from agent.errors import AgentError, DecisionRefused, UsageError
 from agent.settings import SANDBOX_URL, Settings, machine_language
 
@@ -276,9 +277,7 @@ async def _play(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        print(version("campaign-agent"))
+        print(__version__)
         raise typer.Exit
 
 

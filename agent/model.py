@@ -341,7 +341,9 @@ def _renamed(error: Exception, model: str) -> ModelError:
         return _by_status(
             error.status_code, str(body.get("message") or error.message), body, error.response.headers, model
         )
-    if isinstance(error, openai.APITimeoutError):
+    cause = str(error.__cause__ or "")
+    # The aiohttp transport calls every connection that couldn't be made a timeout.
+    if isinstance(error, openai.APITimeoutError) and not cause.startswith("Cannot connect"):
         return ModelUnreachable(text="no answer in time")
     if isinstance(error, openai.APIConnectionError):
         return ModelUnreachable(text=str(error.__cause__ or error))

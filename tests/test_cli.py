@@ -273,7 +273,6 @@ def test_a_corrupt_database_is_named(home: Path, capsys: pytest.CaptureFixture[s
     assert "[database_corrupt]" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_named_and_nothing_runs(home: Path, tmp_path: Path) -> None:
     """RLIMIT_FSIZE makes every write past a size fail, as a full disk does."""
     program = (
@@ -404,6 +403,56 @@ class SandboxServer:
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.communicate(timeout=10)
+
+
+def test_call_prints_the_whole_answer_although_the_model_gets_a_part(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["call", "get_campaign_audience", json.dumps({"campaignId": PROMO, "limit": 200})]) == 0
+    out = capsys.readouterr().out
+    answer = json.loads(out[out.index("{") :])
+    assert len(answer["workspaces"][0]["clients"]) == 120
+
+
+def test_a_yes_while_a_card_waits_still_waits(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ask", "Delete the campaign Buen Fin 2026", "--session", "y", "--json"]) == 3
+    asked = events(capsys)[-1]
+    assert run(["ask", "yes", "--session", "y", "--json"]) == 3
+    assert events(capsys)[-1]["id"] == asked["id"]
+    assert effects(home) == []
+
+
+def test_an_approval_that_does_not_end_as_done_is_a_failure(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CAMPAIGN_AGENT_ALLOW_NONINTERACTIVE_APPROVE", "1")
+    assert run(["ask", "Delete the campaign Buen Fin 2026", "--json"]) == 3
+    asked = events(capsys)[-1]
+    with sqlite3.connect(home / "sandbox.db") as database:
+        database.execute(
+            "INSERT INTO fault (kind, seconds, times, method, path, exact) "
+            "VALUES ('500_after', 0, 1, 'DELETE', NULL, 0)"
+        )
+    assert run(["approve", asked["id"], "--confirm", "Buen Fin 2026"]) == 1
+    assert "Unknown whether" in capsys.readouterr().out
+    assert run(["approve", asked["id"], "--confirm", "Buen Fin 2026"]) == 1
+    assert "Check first whether it happened" in capsys.readouterr().err
+    assert effects(home) == [("DELETE", f"/v1/campaigns/{BUEN_FIN}")]
+
+
+def test_the_way_to_decide_is_said_where_nobody_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ask", "Delete the campaign Buen Fin 2026"]) == 3
+    out = capsys.readouterr().out
+    assert '--confirm "Buen Fin 2026"' in out
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_a_model_that_refuses_connections_is_not_called_slow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("CAMPAIGN_AGENT_MODEL_RETRIES", "0")
+    assert run(["ask", "hello"]) == 1
+    assert "in time" not in capsys.readouterr().err
 
 
 def test_a_command_loads_only_what_it_needs(tmp_path: Path) -> None:

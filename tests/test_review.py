@@ -166,3 +166,14 @@ async def test_a_server_that_ignores_offsets_is_read_to_an_end(world: World) -> 
     world.transport.before = before
     clients = [client.id async for client in world.agent.platica.audience(ENCUESTA)]
     assert clients == ["c1"]
+
+
+async def test_several_dates_are_in_the_headline_and_a_warning(world: World) -> None:
+    dates = ["2026-12-01T10:00:00-06:00", "2026-12-02T10:00:00-06:00"]
+    asked = card(
+        await world.say(
+            "send", [("send_campaign", {**SEND[1], "template": {"params": ["a", "b"], "scheduledDates": dates}})]
+        )
+    )
+    assert "2 DATES" in asked.card.headline
+    assert any("2 times" in line for line in asked.warnings)
