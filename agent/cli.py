@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent import __version__
 from agent.errors import AgentError, DecisionRefused, UsageError
 from agent.settings import SANDBOX_URL, Settings, machine_language
 
@@ -277,6 +276,8 @@ async def _play(
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from agent import __version__
+
         print(__version__)
         raise typer.Exit
 
