@@ -22,8 +22,6 @@ Read in this order; each file imports only from those above it.
 
 from typing import Any
 
-__version__ = "0.1.0"
-
 
 def __getattr__(name: str) -> Any:
     """`from agent import Agent`, without loading everything for those who want a part."""

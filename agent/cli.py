@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.errors import AgentError, DecisionRefused, UsageError
-from agent.settings import SANDBOX_URL, Settings, machine_language
+from agent.settings import SANDBOX_URL, VERSION, Settings, machine_language
 
 if TYPE_CHECKING:
     import ssl
@@ -276,9 +276,7 @@ async def _play(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from agent import __version__
-
-        print(__version__)
+        print(VERSION)
         raise typer.Exit
 
 

@@ -10,6 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agent.errors import UsageError
 
+VERSION = "0.1.0"
+
 SANDBOX_URL = "http://sandbox.invalid"
 """Where the embedded sandbox seems to be; the reserved name makes sure that nothing real is ever meant."""
 
