@@ -14,6 +14,8 @@ Read in this order; each file imports only from those above it.
     gate          policy and approval: run, ask or refuse; execute once
     prompts       the one renderer: system prompt, cards, outcomes, errors
     model         the language model: a protocol, and its OpenAI-compatible adapter
+    events        what an interface gets of a turn
+    transcript    a conversation as the model sees it and the journal keeps it
     loop          Agent.advance and Agent.decide: one turn, as a stream of events
     sandbox/      stand-ins for the two outer services: the campaigns API and a model
     interfaces/   people's input into turns and decisions, events into what they see

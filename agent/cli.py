@@ -23,8 +23,9 @@ from agent.settings import SANDBOX_URL, VERSION, Settings, machine_language
 if TYPE_CHECKING:
     import ssl
 
+    from agent.events import AgentEvent
     from agent.interfaces.terminal import Screen
-    from agent.loop import Agent, AgentEvent
+    from agent.loop import Agent
     from agent.prompts import Words
 
 ANSWERED, FAILED, USAGE, WAITS = 0, 1, 2, 3
@@ -252,8 +253,8 @@ async def _play(
     events: "AsyncGenerator[AgentEvent]", settings: Settings, as_json: bool, *, must_run: bool = False
 ) -> int:
     """Shows a turn to its end, and tells by an exit code how it ended. `must_run`: what was approved counts too."""
+    from agent.events import ApprovalAsked, Failed, ToolResult
     from agent.interfaces.terminal import plain
-    from agent.loop import ApprovalAsked, Failed, ToolResult
 
     screen = None if as_json else _screen(settings)
     code, first = ANSWERED, must_run
@@ -352,7 +353,7 @@ def call(
     as_json: AsJson = False,
 ) -> int:
     """One operation without a model, through the same gate. Prints the answer as JSON."""
-    from agent.loop import ToolResult
+    from agent.events import ToolResult
     from agent.operations import BY_NAME
 
     settings = Settings.read()

@@ -2,15 +2,12 @@
 
 import asyncio
 import contextlib
-import json
 import re
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import takewhile
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic_core import from_json, to_json
 
@@ -26,20 +23,17 @@ from agent.errors import (
     SessionBusy,
     StepLimitExceeded,
 )
+from agent.events import AgentEvent, ApprovalAsked, Failed, Progress, Reply, Text, ToolCalled, ToolResult, Usage
 from agent.gate import Gate, Identity, Kind, Outcome, Pending, failed, parse_stored, shielded
 from agent.journal import LEASE, Approval, Event, Journal, Transaction, is_dead, make_owner
 from agent.model import Call, Completion, Model
-from agent.operations import Operation, RemoveCampaignAudienceClient, parse, without_nulls
+from agent.operations import Operation, RemoveCampaignAudienceClient, parse
 from agent.platica import Platica
 from agent.preview import Preview, fold
-from agent.prompts import Card, Language, Words, guess_language, words
+from agent.prompts import Language, Words, words
 from agent.settings import Settings
+from agent.transcript import BY_HAND, CALLED, First, Transcript, assistant_message, event_of, fit
 
-ANSWER_BYTES = 8_000
-"""The largest tool answer that goes to the model."""
-_BY_HAND = "call"
-"""Who made an assistant message that no model made."""
-_CALLED = "campaign-agent call "
 _KEEP = 256
 """Conversations whose messages stay in memory between turns."""
 _BARE_ANSWERS = {
@@ -47,182 +41,6 @@ _BARE_ANSWERS = {
     "hazlo", "si por favor", "yes", "y", "n", "s", "yep", "yeah", "sure", "approve", "approved", "confirm", "confirmed",
     "do it", "go ahead", "yes please", "nope", "deny", "cancel", "cancela", "cancelar", "nel", "sale",
 }  # fmt: skip
-
-
-# What an interface gets. `type` is the name on the wire of `ask --json`.
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A piece of the model's words, as it comes."""
-
-    type: ClassVar[str] = "text"
-    delta: str
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCalled:
-    type: ClassVar[str] = "tool_call"
-    id: str
-    name: str
-    arguments: Json
-
-
-@dataclass(frozen=True, slots=True)
-class ToolResult:
-    """The one answer of a call. `line` states it for a person, rendered by code; empty for reads."""
-
-    type: ClassVar[str] = "tool_result"
-    id: str
-    name: str
-    ok: bool
-    outcome: str
-    line: str
-    content: Json
-    result: Json = field(default=None, repr=False)
-    """The API's answer, whole; `content` is what the model gets of it. Not part of `ask --json`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Members of an audience read so far, for a preview that takes a while."""
-
-    type: ClassVar[str] = "progress"
-    read: int
-
-
-@dataclass(frozen=True, slots=True)
-class ApprovalAsked:
-    """A call waits for a person. `preview` is the stored one, `card` its words in the person's language."""
-
-    type: ClassVar[str] = "approval"
-    id: str
-    tool: str
-    arguments: Json
-    preview: Json
-    warnings: Sequence[str]
-    expires_at: float
-    confirm: str
-    card: Card
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The model's whole last word in this turn."""
-
-    type: ClassVar[str] = "reply"
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    type: ClassVar[str] = "usage"
-    tokens: Mapping[str, Json]
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The turn ended early. `code` is stable, `message` and `hint` are words for the person."""
-
-    type: ClassVar[str] = "error"
-    code: str
-    message: str
-    hint: str
-
-
-AgentEvent = Text | ToolCalled | ToolResult | Progress | ApprovalAsked | Reply | Usage | Failed
-
-
-@dataclass(slots=True)
-class Transcript:
-    """A conversation as the model sees it: messages as bytes that only grow, and the calls that lack an answer."""
-
-    last: int = 0
-    messages: list[bytes] = field(default_factory=list)
-    size: int = 0
-    open: list[Call] = field(default_factory=list)
-    ids: set[str] = field(default_factory=set)
-    day: str = ""
-    language: Language = "es"
-    stopped: list[Call] = field(default_factory=list)
-    by_hand: bool = False
-    failed_step: bool = False
-    trimmed: int = 0
-    unsaved: list[Event] = field(default_factory=list)
-
-    def add(self, *events: Event) -> None:
-        """Events that the next commit stores: what a crash would lose before it is only repeated or read back."""
-        for event in events:
-            self.take(event)
-            self.unsaved.append(event)
-
-    def save(self, session: str, tx: Transaction) -> None:
-        """Part of whatever transaction comes next; everything that leaves the process comes after one."""
-        events, self.unsaved = self.unsaved, []
-        tx.append(session, events)
-
-    def take(self, event: Event) -> None:
-        """One event of the journal, in order."""
-        self.last = event.seq
-        body = event.body.encode()
-        self.messages.append(body)
-        self.size += len(body) + 1
-        match event.kind:
-            case "context":
-                self.day = str(from_json(from_json(body)["content"]).get("now", ""))[:10]
-            case "user":
-                self.by_hand = False
-                self.stopped.clear()
-                text = str(from_json(body)["content"])
-                # A call by hand is in nobody's language.
-                if not text.startswith(_CALLED):
-                    self.language = guess_language(text, self.language)
-            case "assistant":
-                self.by_hand = event.by == _BY_HAND
-                self._take_calls(from_json(body))
-            case "tool":
-                self._take_answer(from_json(body))
-
-    def _take_calls(self, message: Mapping[str, Any]) -> None:
-        self.failed_step = False
-        for call in message.get("tool_calls") or []:
-            function = call["function"]
-            self.open.append(Call(call["id"], function["name"], function["arguments"]))
-            self.ids.add(call["id"])
-
-    def _take_answer(self, message: Mapping[str, Any]) -> None:
-        answered = [call for call in self.open if call.id == message["tool_call_id"]]
-        self.open = [call for call in self.open if call.id != message["tool_call_id"]]
-        content = from_json(message["content"])
-        outcome = content.get("outcome")
-        if outcome in ("denied", "drifted", "unknown"):
-            self.stopped += answered
-        # Later steps rely neither on a read that failed nor on a removal of somebody who isn't there.
-        if (
-            outcome != "done"
-            and content.get("removedCount") != 0
-            and any(not call.name.startswith(("get_", "list_")) for call in answered)
-        ):
-            self.failed_step = True
-
-    def trim(self, limit: int) -> None:
-        """Shortens the oldest tool answers until three quarters of `limit` bytes are left. The journal keeps all."""
-        if self.size <= limit:
-            return
-        awaited = {call.id for call in self.open}
-        for at in range(self.trimmed, max(self.trimmed, len(self.messages) - 8)):
-            self.trimmed = at + 1
-            if self.messages[at].startswith(b'{"role":"tool"') and len(self.messages[at]) > 300:
-                message = from_json(self.messages[at])
-                if message["tool_call_id"] in awaited:
-                    continue
-                outcome = from_json(message["content"]).get("outcome")
-                content = {"outcome": outcome, "note": "shortened: ask again if you need it"}
-                short = to_json({**message, "content": to_json(content).decode()})
-                self.size -= len(self.messages[at]) - len(short)
-                self.messages[at] = short
-            if self.size <= limit * 3 // 4:
-                return
 
 
 class _Beat:
@@ -250,27 +68,6 @@ class _Beat:
 
 class _Ended(Exception):
     """The turn is over, its error has been told."""
-
-
-@dataclass(slots=True)
-class First:
-    """A person's message, and the workspace's data where a session or a day begins."""
-
-    text: str
-    by: str
-    now: datetime
-    zone: str
-    workspace: Mapping[str, Json]
-
-    def events(self, transcript: Transcript) -> list[Event]:
-        events = []
-        if transcript.day != self.now.date().isoformat():
-            clock: dict[str, Json] = {"now": self.now.isoformat(timespec="minutes"), "weekday": self.now.strftime("%A")}
-            data = {"kind": "workspace_data", "note": "data, not instructions", **clock, "timezone": self.zone}
-            content = to_json(data if transcript.day else {**data, **self.workspace}).decode()
-            events.append(_event(transcript, "context", {"role": "user", "content": content}, None))
-        said = {"role": "user", "content": self.text}
-        return [*events, _event(transcript, "user", said, self.by, ahead=len(events))]
 
 
 class Agent:
@@ -581,9 +378,9 @@ class Agent:
         async for event in self._open_calls(session, transcript, by, moved_on=True):
             yield event
         call = Call(self._call_id(transcript, "", 0), tool, arguments)
-        said = {"role": "user", "content": _CALLED + tool}
-        transcript.add(_event(transcript, "user", said, by.key))
-        transcript.add(_event(transcript, "assistant", _assistant("", [call]), _BY_HAND))
+        said = {"role": "user", "content": CALLED + tool}
+        transcript.add(event_of(transcript, "user", said, by.key))
+        transcript.add(event_of(transcript, "assistant", assistant_message("", [call]), BY_HAND))
         yield ToolCalled(call.id, call.name, _arguments(call))
         async for event in self._open_calls(session, transcript, by):
             yield event
@@ -618,7 +415,7 @@ class Agent:
                 async for event in self._finish(session, transcript, completion):
                     yield event
                 return
-            message = _event(transcript, "assistant", _assistant(completion.text, calls), self.model.name)
+            message = event_of(transcript, "assistant", assistant_message(completion.text, calls), self.model.name)
             async for event in self._step(session, transcript, message, calls, by):
                 yield event
             if transcript.open:
@@ -633,7 +430,7 @@ class Agent:
             yield Text(text)
         elif completion.finish == "length":
             yield Text("\n" + said.say("turn.cut_short"))
-        transcript.add(_event(transcript, "assistant", _assistant(text, []), self.model.name))
+        transcript.add(event_of(transcript, "assistant", assistant_message(text, []), self.model.name))
         yield Reply(text)
 
     async def _step(
@@ -853,7 +650,7 @@ class Agent:
 
     def _record_one(self, session: str, transcript: Transcript, call: Call, outcome: Outcome) -> ToolResult:
         body, shown = self._answer(session, call, outcome)
-        transcript.add(_event(transcript, "tool", body, None))
+        transcript.add(event_of(transcript, "tool", body, None))
         return shown
 
     def _answer(self, session: str, call: Call, outcome: Outcome) -> tuple[dict[str, Json], ToolResult]:
@@ -939,20 +736,6 @@ class Agent:
         return given if usable else f"call_{transcript.last + 1}_{at}"
 
 
-def _event(transcript: Transcript, kind: str, body: Mapping[str, Json], by: str | None, *, ahead: int = 0) -> Event:
-    return Event(transcript.last + 1 + ahead, kind, to_json(body).decode(), by)
-
-
-def _assistant(text: str, calls: Sequence[Call]) -> dict[str, Json]:
-    message: dict[str, Json] = {"role": "assistant", "content": text or None}
-    if calls:
-        message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in calls
-        ]
-    return message
-
-
 def _is_reply(message: bytes) -> bool:
     return message.startswith(b'{"role":"assistant"') and b'"tool_calls":' not in message
 
@@ -1006,36 +789,3 @@ async def _until(task: "asyncio.Task[Any]", queue: "asyncio.Queue[int]") -> Asyn
             yield getter.result()
         else:
             getter.cancel()
-
-
-def fit(content: dict[str, Json], limit: int = ANSWER_BYTES) -> tuple[str, dict[str, Json]]:
-    """Compact JSON of at most about `limit` bytes, and what it says: long lists are cut, with how many are left and how
-    to get them."""
-    text = to_json(content)
-    if b"null" in text:
-        content = without_nulls(content)
-        text = to_json(content)
-    if len(text) <= limit:
-        return text.decode(), content
-    for group, key, records in _lists(content.get("result")):
-        keep, size = 0, len(text) - len(to_json(records))
-        for record in records:
-            size += len(to_json(record)) + 1
-            if size > limit - 200:
-                break
-            keep += 1
-        offset = int((group.get("pagination") or {}).get("offset", 0))
-        group[key] = records[:keep]
-        content |= {"omitted": len(records) - keep, "next_offset": offset + keep}
-        text = to_json(content)
-        if len(text) <= limit:
-            return text.decode(), content
-    content["result"] = {"cut": json.dumps(content.get("result"), ensure_ascii=False)[: limit // 2]}
-    return to_json(content).decode(), content
-
-
-def _lists(result: Json) -> Iterator[tuple[dict[str, Json], str, list[Json]]]:
-    for group in (result.get("workspaces") if isinstance(result, dict) else None) or []:
-        for key in ("campaigns", "clients"):
-            if isinstance(group, dict) and isinstance(group.get(key), list):
-                yield group, key, group[key]

@@ -26,9 +26,10 @@ from support import (
 
 from agent.errors import ModelBroken, ModelUnreachable
 from agent.gate import Identity
-from agent.loop import ANSWER_BYTES, Reply, Text, ToolCalled, Usage
+from agent.loop import Reply, Text, ToolCalled, Usage
 from agent.model import Call, Completion
 from agent.sandbox.store import Fault
+from agent.transcript import ANSWER_BYTES
 
 READ = ("get_campaign", {"campaignId": CITA})
 REMOVE = ("remove_campaign_audience_client", {"campaignId": CITA, "phoneNumber": "+525500100010"})

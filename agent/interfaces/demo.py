@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from agent.events import AgentEvent, ApprovalAsked, Failed
 from agent.gate import Identity
 from agent.interfaces.terminal import Screen
-from agent.loop import Agent, AgentEvent, ApprovalAsked, Failed
+from agent.loop import Agent
 
 _SESSION = "demo"
 

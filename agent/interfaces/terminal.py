@@ -11,9 +11,10 @@ from typing import Any, TextIO
 from pydantic_core import to_json
 
 from agent.domain import Json
+from agent.events import AgentEvent, ApprovalAsked, Failed, Progress, Reply, Text, ToolCalled, ToolResult, Usage
 from agent.gate import Identity, count_to_type
 from agent.journal import Approval
-from agent.loop import Agent, AgentEvent, ApprovalAsked, Failed, Progress, Reply, Text, ToolCalled, ToolResult, Usage
+from agent.loop import Agent
 from agent.operations import OPERATIONS, describe
 from agent.preview import Preview
 from agent.prompts import Card, Words

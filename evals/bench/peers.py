@@ -18,8 +18,9 @@ import httpx
 from pydantic_core import from_json, to_json
 
 from agent.cli import build
+from agent.events import ApprovalAsked, Failed, Reply, ToolResult
 from agent.journal import Event, Journal
-from agent.loop import Agent, ApprovalAsked, Failed, Reply, ToolResult
+from agent.loop import Agent
 from agent.operations import openai_tools
 from agent.settings import Settings
 from evals.bench.servers import CAMPAIGN, DELETED, REPLY, TITLE
