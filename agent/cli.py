@@ -608,6 +608,8 @@ def sandbox(
         raise UsageError("port", host=host, port=port, text=getattr(error, "strerror", None) or str(error)) from None
     made = create_app(database or settings.home / "sandbox.db")
     print(f"PLATICA_BASE_URL=http://{host}:{listener.getsockname()[1]} PLATICA_API_KEY={LOCAL_KEY}", flush=True)
+    gc.freeze()
+    gc.enable()
     server = uvicorn.Server(uvicorn.Config(made, log_level="warning"))
     asyncio.run(server.serve([listener]))
     return ANSWERED
