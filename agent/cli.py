@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agent.events import AgentEvent
     from agent.interfaces.terminal import Screen
     from agent.loop import Agent
+    from agent.platica import Wire
     from agent.prompts import Words
 
 ANSWERED, FAILED, USAGE, WAITS = 0, 1, 2, 3
@@ -119,7 +120,7 @@ def build(settings: Settings) -> "Agent":
 
     from agent.journal import Journal
     from agent.loop import Agent
-    from agent.platica import Platica
+    from agent.platica import Platica, Wire
 
     if settings.sandboxed:
         from agent.sandbox.api import SandboxTransport, create_app
@@ -127,17 +128,11 @@ def build(settings: Settings) -> "Agent":
 
         database = settings.home / "sandbox.db"
         _make_home(settings)
-        transport = SandboxTransport(create_app(database))
-        http, key = httpx.AsyncClient(transport=transport, base_url=SANDBOX_URL, timeout=None), LOCAL_KEY
+        http = Wire(SandboxTransport(create_app(database)), SANDBOX_URL, httpx.Timeout(None))
+        key = LOCAL_KEY
     else:
         assert settings.platica_api_key is not None
-        # Idle connections are dropped before servers usually do: a POST on a dying one would end as unknown.
-        limits = httpx.Limits(max_connections=10, max_keepalive_connections=5, keepalive_expiry=4.0)
-        timeout = httpx.Timeout(settings.request_deadline, connect=10.0)
-        url = settings.platica_base_url
-        http = httpx.AsyncClient(
-            base_url=url, limits=limits, timeout=timeout, verify=_verify(url), cookies=_NoCookies()
-        )
+        http = _wire(settings)
         key = settings.platica_api_key.get_secret_value()
     platica = Platica(
         http,
@@ -170,6 +165,23 @@ def _trust() -> "ssl.SSLContext":
 def _verify(url: str) -> "ssl.SSLContext | bool":
     """One set of certificates for both services, loaded only where a connection is encrypted: it takes 40 ms."""
     return _trust() if url.startswith("https:") else False
+
+
+def _wire(settings: Settings) -> "Wire":
+    """To the real API, through the proxy that the environment names, if any."""
+    from urllib.request import getproxies, proxy_bypass
+
+    import httpx
+
+    from agent.platica import Wire
+
+    url = httpx.URL(settings.platica_base_url)
+    proxies = getproxies()
+    proxy = None if not proxies or proxy_bypass(url.host) else proxies.get(url.scheme) or proxies.get("all")
+    # Idle connections are dropped before servers usually do: a POST on a dying one would end as unknown.
+    limits = httpx.Limits(max_connections=10, max_keepalive_connections=5, keepalive_expiry=4.0)
+    transport = httpx.AsyncHTTPTransport(verify=_verify(str(url)), limits=limits, proxy=proxy)
+    return Wire(transport, settings.platica_base_url, httpx.Timeout(settings.request_deadline, connect=10.0))
 
 
 def _make_home(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from pydantic_core import from_json, to_json
 from agent.journal import Journal
 from agent.loop import Agent, AgentEvent, ApprovalAsked, Failed, ToolResult
 from agent.model import Call, Completion
-from agent.platica import Platica
+from agent.platica import Platica, Wire
 from agent.sandbox.api import SandboxTransport, create_app
 from agent.sandbox.seed import LOCAL_KEY
 from agent.sandbox.store import Store
@@ -141,7 +141,7 @@ def make_world(folder: Path, script: Script = (), *, key: str = LOCAL_KEY, **mor
     app = more.pop("app", None) or create_app(":memory:", clock=clock.date, rate_limit=100_000)
     configured = settings(**more)
     transport = Tap(SandboxTransport(app))
-    http = httpx.AsyncClient(transport=transport, base_url=SANDBOX_URL)
+    http = Wire(transport, SANDBOX_URL, httpx.Timeout(5.0))
     workspace = configured.platica_workspace
     platica = Platica(http, key=key, workspace=workspace, deadline=configured.request_deadline, requests_per_second=1e6)
     journal = Journal(f"sqlite:///{folder / 'journal.db'}", clock=clock)
