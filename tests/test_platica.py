@@ -19,6 +19,7 @@ import pytest
 from agent.domain import Answer, Campaign, Risk
 from agent.errors import ApiError, ApiRateLimited, ApiRefused, ApiUncertain, ApiUnreachable
 from agent.platica import Permit, Platica, Request, derive_risk
+from agent.settings import Settings
 from tests.support import Loopback, Served, http_answer
 
 KEY = "pl_key_KEYID123_S3CR3Ts3cr3tS3CR3T"
@@ -951,3 +952,26 @@ async def test_records_of_all_workspaces_are_one_list() -> None:
     answering, _ = in_turn(httpx.Response(200, json={"workspaces": groups}))
     async with mocked(answering) as platica:
         assert [one.prefixedChannelId for one in await platica.channels()] == ["wb-1", "fb-2"]
+
+
+async def test_the_wire_reads_whole_answers_and_goes_through_the_named_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The product's own client, against a real socket; a proxy of the environment gets the whole address."""
+    from agent.cli import _wire
+
+    async def behave(_: Served, writer: asyncio.StreamWriter) -> None:
+        writer.write(http_answer(200, {"workspaces": []}))
+
+    async with Loopback(behave) as there:
+        for proxied in (False, True):
+            url = "http://api.invalid" if proxied else there.url
+            if proxied:
+                monkeypatch.setenv("http_proxy", there.url)
+            monkeypatch.setenv("PLATICA_API_KEY", KEY)
+            monkeypatch.setenv("PLATICA_BASE_URL", url)
+            wire = _wire(Settings.read())
+            platica = Platica(wire, key=KEY, requests_per_second=1e6)
+            answer = await platica.request(Request("GET", "/v1/campaigns", Risk.READ))
+            assert answer.body == {"workspaces": []}
+            await platica.aclose()
+        assert there.seen[0].target == "/v1/campaigns"
+        assert there.seen[1].target == "http://api.invalid/v1/campaigns"
