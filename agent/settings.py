@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     stream: bool = True
     model_timeout: Annotated[float, Field(gt=0, le=3600)] = 120.0
     model_retries: Annotated[int, Field(ge=0, le=10)] = 2
-    context_bytes: Annotated[int, Field(ge=20_000)] = 120_000
+    context_bytes: Annotated[int, Field(ge=20_000)] = 80_000
     """How much history goes to the model, at about four bytes a token: a turn costs the same however long ago it began,
     and small local models can follow."""
     step_limit: Annotated[int, Field(ge=1, le=100)] = 12

@@ -146,7 +146,7 @@ class Bench:
         if (kind, stream) not in self._workers:
             env = self.env(f"{kind}-{stream}", CAMPAIGN_AGENT_STREAM=str(stream).lower())
             worker = self._workers[kind, stream] = Worker(kind, env, self.folder)
-            worker.do("turns", before=0, plays=5)
+            worker.do("turns", before=0, plays=60)
         return self._workers[kind, stream]
 
     def fsync(self) -> float:
