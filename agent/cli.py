@@ -460,7 +460,7 @@ async def _approve_here(agent: "Agent", settings: Settings, approval_id: str) ->
         return await asyncio.to_thread(input, text)
 
     events = await decide_here(agent, screen, approval, question, by=Identity.os_user())
-    return WAITS if events is None else await _play(events, settings, False)
+    return WAITS if events is None else await _play(events, settings, False, must_run=True)
 
 
 @app.command()
