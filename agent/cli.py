@@ -173,7 +173,7 @@ def _wire(settings: Settings) -> "Wire":
 
     import httpx
 
-    from agent.platica import Wire
+    from agent.platica import AiohttpReads, Wire
 
     url = httpx.URL(settings.platica_base_url)
     proxies = getproxies()
@@ -181,7 +181,9 @@ def _wire(settings: Settings) -> "Wire":
     # Idle connections are dropped before servers usually do: a POST on a dying one would end as unknown.
     limits = httpx.Limits(max_connections=10, max_keepalive_connections=5, keepalive_expiry=4.0)
     transport = httpx.AsyncHTTPTransport(verify=_verify(str(url)), limits=limits, proxy=proxy)
-    return Wire(transport, settings.platica_base_url, httpx.Timeout(settings.request_deadline, connect=10.0))
+    reads = AiohttpReads(verify=_verify(str(url)), limits=limits) if proxy is None else None
+    timeout = httpx.Timeout(settings.request_deadline, connect=10.0)
+    return Wire(transport, settings.platica_base_url, timeout, reads=reads)
 
 
 def _make_home(settings: Settings) -> None:

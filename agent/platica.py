@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -19,6 +20,9 @@ from agent.domain import Answer, Campaign, Channel, Client, Json, Page, Record, 
 from agent.errors import ApiError, ApiRateLimited, ApiRefused, ApiUncertain, ApiUnreachable
 
 if TYPE_CHECKING:
+    import ssl
+
+    import aiohttp
     from aiolimiter import AsyncLimiter
 
 _ID = r"[A-Za-z0-9_-]{1,128}"
@@ -83,6 +87,10 @@ class Permit:
         self.spent = True
 
 
+_url = lru_cache(maxsize=256)(httpx.URL)
+"""The same few addresses are read again and again, and reading one costs as much as building a request."""
+
+
 def derive_risk(method: str, path: str) -> Risk:
     """The risk of what would really leave, whatever the operation calls itself. Raises PermissionError."""
     for known_method, pattern, risk in _RISKS:
@@ -107,15 +115,23 @@ class Http(Protocol):
 
 class Wire:
     """An httpx transport without the rest of a client: the API has no cookies, redirects or auth flows, and looking for
-    them is a fifth of a request's cost."""
+    them is a fifth of a request's cost. `reads` takes the GETs, where they have a cheaper way."""
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, base_url: str, timeout: httpx.Timeout) -> None:
-        self._transport = transport
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        base_url: str,
+        timeout: httpx.Timeout,
+        *,
+        reads: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._transport, self._reads = transport, reads or transport
         self.base_url = httpx.URL(base_url)
         self.timeout = timeout
 
     async def send(self, request: httpx.Request, *, follow_redirects: bool = False) -> httpx.Response:
-        response = await self._transport.handle_async_request(request)
+        transport = self._reads if request.method == "GET" else self._transport
+        response = await transport.handle_async_request(request)
         try:
             await response.aread()
         finally:
@@ -124,6 +140,52 @@ class Wire:
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+        await self._reads.aclose()
+
+
+class AiohttpReads(httpx.AsyncBaseTransport):
+    """GETs over aiohttp, at a fifth of the cost of httpx's own transport. Reads alone: aiohttp repeats some requests by
+    itself, a DELETE among them, and only a read may be repeated by somebody who doesn't know what it means."""
+
+    def __init__(self, *, verify: "ssl.SSLContext | bool", limits: httpx.Limits) -> None:
+        self._verify, self._limits = verify, limits
+        self._session: aiohttp.ClientSession | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        import aiohttp
+        from yarl import URL
+
+        session = self._session = self._session or self._open()
+        limits = request.extensions["timeout"]
+        timeout = aiohttp.ClientTimeout(sock_connect=limits["connect"], sock_read=limits["read"])
+        url, headers = URL(str(request.url), encoded=True), dict(request.headers)
+        try:
+            async with session.get(url, headers=headers, allow_redirects=False, timeout=timeout) as response:
+                content = await response.read()
+        except aiohttp.ConnectionTimeoutError as error:
+            raise httpx.ConnectTimeout(str(error)) from None
+        except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
+            raise httpx.ConnectError(str(error)) from None
+        except aiohttp.ServerTimeoutError as error:
+            raise httpx.ReadTimeout(str(error)) from None
+        except (aiohttp.ClientError, ValueError) as error:
+            raise httpx.RemoteProtocolError(type(error).__name__) from None
+        # It has been unpacked already.
+        kept = [(name, value) for name, value in response.raw_headers if name.lower() != b"content-encoding"]
+        return httpx.Response(response.status, headers=kept, content=content)
+
+    def _open(self) -> "aiohttp.ClientSession":
+        import aiohttp
+
+        kept = self._limits.keepalive_expiry
+        places = self._limits.max_connections or 0
+        connector = aiohttp.TCPConnector(limit=places, keepalive_timeout=kept, ssl=self._verify or True)
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
 
 
 class Platica:
@@ -219,7 +281,7 @@ class Platica:
         path = f"{request.path}?{urlencode(query)}" if query else request.path
         try:
             # Built here and not by the client, whose merging of defaults is a sixth of a request's cost.
-            url, limits = self.base_url + path, {"timeout": self._http.timeout.as_dict()}
+            url, limits = _url(self.base_url + path), {"timeout": self._http.timeout.as_dict()}
             built = httpx.Request(request.method, url, headers=self._headers, json=request.body, extensions=limits)
             return await self._http.send(built, follow_redirects=False)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:

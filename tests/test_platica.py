@@ -1,6 +1,7 @@
 """`Platica.request`: what leaves, what comes back, and everything between that can go wrong, by the fault table."""
 
 import asyncio
+import gzip
 import json
 import math
 import socket
@@ -975,3 +976,31 @@ async def test_the_wire_reads_whole_answers_and_goes_through_the_named_proxy(mon
             await platica.aclose()
         assert there.seen[0].target == "/v1/campaigns"
         assert there.seen[1].target == "http://api.invalid/v1/campaigns"
+
+
+async def test_reads_go_their_own_way_and_whatever_changes_something_goes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kept connection that dies: a read may be sent again, a deletion is sent once and ends as uncertain."""
+    from agent.cli import _wire
+
+    async def behave(served: Served, writer: asyncio.StreamWriter) -> None:
+        body = gzip.compress(b'{"workspaces": []}')
+        if served.method == "GET":
+            writer.write(
+                http_answer(200, body, content_encoding="gzip", set_cookie="a=b", connection="keep-alive")
+                if len(there.seen) % 2
+                else b""
+            )
+
+    async with Loopback(behave) as there:
+        monkeypatch.setenv("PLATICA_API_KEY", KEY)
+        monkeypatch.setenv("PLATICA_BASE_URL", there.url)
+        platica = Platica(_wire(Settings.read()), key=KEY, requests_per_second=1e6)
+        listing = Request("GET", "/v1/campaigns", Risk.READ)
+        assert [(await platica.request(listing)).body for _ in range(2)] == [{"workspaces": []}] * 2
+        assert len(there.seen) == 3
+        assert [served.headers.get("cookie") for served in there.seen] == [None] * 3
+        deletion = Request("DELETE", "/v1/campaigns/abc", Risk.DESTRUCTIVE)
+        with pytest.raises(ApiUncertain):
+            await platica.request(deletion, Permit("t", deletion.sha256, time.monotonic() + 5))
+        assert [served.method for served in there.seen] == ["GET"] * 3 + ["DELETE"]
+        await platica.aclose()
