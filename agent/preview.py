@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -26,9 +26,13 @@ from agent.operations import (
 from agent.phones import identity, wire
 from agent.platica import Platica
 from agent.settings import Settings
+from agent.visible import hidden
 
 WHOLE = 2_000
 """Audiences up to this size are bound member by member; above it by exact size and newest member."""
+
+SHOWN_MEMBERS = 5
+"""Members whose names a card shows."""
 
 _BLOCKING = ("started", "unknown")
 _SENT = ("started", "done", "unknown")
@@ -180,7 +184,8 @@ class Previewer:
             raise Hopeless("audience_empty_already", title=campaign.title)
         facts: dict[str, Json] = {"campaign": campaign.model_dump(mode="json"), "audience": audience.facts}
         facts["earlier"] = _earlier(context.earlier)
-        warnings = _scheduled(context) + _odd_title(campaign)
+        shown = [member[2] for member in audience.members[:SHOWN_MEMBERS]]
+        warnings = _scheduled(context) + _disguised(facts, [operation.arguments()], shown)
         return Preview(operation.tool(), [operation.arguments()], facts, warnings, "typed", audience.members)
 
     async def _remove(self, operations: Sequence[Operation], context: Context) -> Preview:
@@ -199,10 +204,11 @@ class Previewer:
             people.append({"phone": "+" + phone, "clients": [[c.id, c.name] for c in found], "twins": len(twins)})
         facts = {"campaign": campaign.model_dump(mode="json"), "audience": audience.facts, "people": people}
         facts["earlier"] = _earlier(context.earlier)
-        warnings = [Warning("several_share_phone", {"phone": p["phone"], "count": len(p["clients"])})
-                    for p in people if len(p["clients"]) > 1]  # fmt: skip
-        warnings += [Warning("other_form_stays", {"phone": p["phone"]}) for p in people if p["twins"]]
         arguments = [operation.arguments() for operation in operations]
+        warnings = _disguised(facts, arguments)
+        warnings += [Warning("several_share_phone", {"phone": p["phone"], "count": len(p["clients"])})
+                     for p in people if len(p["clients"]) > 1]  # fmt: skip
+        warnings += [Warning("other_form_stays", {"phone": p["phone"]}) for p in people if p["twins"]]
         confirm = "yes" if len(operations) == 1 else "typed"
         return Preview(
             operations[0].tool(), arguments, facts, _scheduled(context) + warnings, confirm, audience.members
@@ -218,6 +224,7 @@ class Previewer:
         if isinstance(operation, AddCampaignAudience):
             facts["adding"] = len(operation.arguments()["clients"])
             warnings.append(Warning("renames", {}))
+        warnings += _disguised(facts, [operation.arguments()])
         return Preview(operation.tool(), [operation.arguments()], facts, warnings, "yes")
 
     async def _campaign_and_audience(self, campaign_id: str, context: Context) -> "tuple[Campaign, _Audience]":
@@ -274,6 +281,7 @@ class Previewer:
             found.append(
                 Warning("other_template", {"own": campaign.templateName, "used": template["name"]}, typed=True)
             )
+        found += _disguised(facts, [send.arguments()])
         if facts["audience"]["size"] > 1:
             found += [Warning("one_name_for_all", {"value": p}) for p in params if _is_name(p, audience.clients)]
         pressed = [p.text for b in (send.template.buttons if send.template else None) or [] for p in b.parameters or []]
@@ -300,7 +308,7 @@ class Previewer:
             found.append(Warning("duplicates", {"count": facts["audience"]["duplicates"]}))
         if facts["media"] and facts["media"]["file"].startswith("http://"):
             found.append(Warning("http_media", {}))
-        return found + _odd_title(campaign)
+        return found
 
     def _hours(self, dates: Sequence[str], now: datetime) -> list[Warning]:
         found = []
@@ -379,11 +387,47 @@ def _scheduled(context: Context) -> list[Warning]:
     return [Warning("send_ahead", {"attempt": a.id, "at": a.last_date}) for a in ahead[:1]]
 
 
-def _odd_title(campaign: Campaign) -> list[Warning]:
-    """Letters of two scripts in one title: an Аcme that isn't Acme."""
-    scripts = {unicodedata.name(letter, "?").split()[0] for letter in campaign.title if letter.isalpha()}
+def _disguised(
+    facts: Mapping[str, Json], arguments: Sequence[Mapping[str, Json]], names: Sequence[str] = ()
+) -> list[Warning]:
+    """What isn't what it looks like: characters that hide anywhere in what is bound or shown, and letters of two
+    scripts in one title, an Аcme that isn't Acme. `names` are shown without being facts."""
+    template = {key: value for key, value in (facts.get("template") or {}).items() if key not in _DERIVED}
+    places = dict[str, str]()
+    for text, place in _texts({**facts, "template": template, "arguments": arguments, "name": list(names)}):
+        places.setdefault(text, place)
+    found = list[Warning]()
+    if count := hidden(places):
+        where = dict.fromkeys(place for text, place in places.items() if hidden([text]))
+        found.append(Warning("hidden_characters", {"where": [*where], "marks": [*count][:6], "count": count.total()}))
+    titles = [str(source.get("title") or "") for source in [facts.get("campaign") or {}, *arguments]]
+    if scripts := {script for title in titles for script in _mixed(title)}:
+        found.append(Warning("mixed_scripts", {"scripts": sorted(scripts)}))
+    return found
+
+
+_DERIVED = ("text", "header_text")
+"""Facts of a template that repeat its other facts."""
+
+
+def _texts(value: Json, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in `value`, names of fields too, with the name of the field that it is in."""
+    if isinstance(value, str):
+        yield value, place
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield str(key), place
+            yield from _texts(item, str(key))
+    elif isinstance(value, Sequence):
+        for item in value:
+            yield from _texts(item, place)
+
+
+def _mixed(title: str) -> set[str]:
+    """The scripts of a title that mixes Latin letters with ones that look like them."""
+    scripts = {unicodedata.name(letter, "?").split()[0] for letter in title if letter.isalpha()}
     odd = {"CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "FULLWIDTH", "MATHEMATICAL"} & scripts
-    return [Warning("mixed_scripts", {"scripts": sorted(odd | {"LATIN"})})] if odd and "LATIN" in scripts else []
+    return odd | {"LATIN"} if odd and "LATIN" in scripts else set()
 
 
 def _earlier(attempts: Sequence[Attempt]) -> list[Json]:

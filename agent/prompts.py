@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import jinja2
 from agent.domain import Json
 from agent.errors import AgentError
 from agent.preview import Preview
-from agent.visible import visible, visible_lines
+from agent.visible import digest, visible, visible_lines
 
 Language = Literal["es", "en"]
 
@@ -29,6 +30,9 @@ _MONTHS = {
     "en": ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
 }
 _SHOWN_WARNINGS = 3
+_NAME, _VALUE, _BODY, _BODY_LINES = 200, 2_500, 2_500, 40
+"""Characters of a name, of any other value and of a message, and lines of a message, before the middle is left out. A
+WhatsApp message has at most 1,024 characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class Words:
         self._environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_folder()),
             undefined=jinja2.StrictUndefined,
-            finalize=visible,
+            finalize=self._finalize,
             autoescape=False,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -74,10 +78,37 @@ class Words:
             "when": self.when,
             "stamp": lambda value: self.when(datetime.fromtimestamp(value, UTC).isoformat()),
             "number": lambda value: f"{value:,}",
-            "body": lambda value: visible_lines(value).split("\n"),
+            "body": self._body,
+            "name": lambda value: self._cut(value, _NAME),
+            "shell": _shell,
         }
-        self._environment.globals["name_of"] = lambda facts: facts["campaign"]["title"] or facts["campaign"]["id"]
+        self._environment.globals["name_of"] = lambda facts: self._cut(
+            facts["campaign"]["title"] or facts["campaign"]["id"], _NAME
+        )
         self._compiled: dict[str, jinja2.Template] = {}
+
+    def _finalize(self, value: Any) -> str:
+        """What every {{ }} goes through."""
+        return visible(value if isinstance(value, _Whole) else self._cut(value, _VALUE))
+
+    def _cut(self, value: Any, limit: int, lines: int = 0) -> str:
+        """Head and tail of a long text, with how much is left out and what tells it from others that look alike.
+
+        `lines` is how many of its own lines it may have; 0 where it is shown in one.
+        """
+        text = "" if value is None else str(value)
+        every = text.split("\n") if lines else [text]
+        if len(text) <= limit and len(every) <= max(1, lines):
+            return text
+        head = "\n".join(every[: lines * 3 // 4 or 1])[: limit * 3 // 4]
+        tail = "\n".join(every[-(lines // 4 or 1) :])[-(limit // 4) :]
+        left = len(text) - len(head) - len(tail)
+        return ("\n" if lines else " ").join([head, self.say("card.cut", count=left, sha256=digest(text)), tail])
+
+    def _body(self, value: Any) -> list["_Whole"]:
+        """The lines of a message, not so many that what else is on the card is pushed off the screen."""
+        text = self._cut(str(value).replace("\r\n", "\n"), _BODY, _BODY_LINES)
+        return [_Whole(line) for line in visible_lines(text).split("\n")]
 
     @cached_property
     def _catalogue(self) -> dict[str, Any]:
@@ -143,7 +174,7 @@ class Words:
             if "joined" in item:
                 return self.say("drift.members", **item)
             return self.say("drift.size", **item)
-        before, after = (_short(item[side]) for side in ("before", "after"))
+        before, after = _apart(_text(item["before"]), _text(item["after"]))
         return self.say("drift.fact", what=item["what"], before=before, after=after)
 
 
@@ -155,9 +186,31 @@ def _row(line: str) -> tuple[str, str]:
     return label.strip(), value
 
 
-def _short(value: Json) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:79] + "…"
+class _Whole(str):
+    """A line that was cut, and made visible, already."""
+
+
+def _shell(value: Any) -> str:
+    """As one argument of a command that a person copies into a shell."""
+    text = visible(value)
+    return shlex.quote(text) if re.search(r'["$`\\!]', text) else f'"{text}"'
+
+
+def _text(value: Json) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _apart(before: str, after: str, width: int = 80) -> tuple[str, str]:
+    """What differs of two long texts: a piece of each from shortly before the first difference."""
+    pairs = zip(before, after, strict=False)
+    same = next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(before), len(after)))
+    start = max(0, same - 20) if max(len(before), len(after)) > width else 0
+
+    def piece(text: str) -> str:
+        end = start + width
+        return ("…" if start else "") + text[start:end] + ("…" if len(text) > end else "")
+
+    return piece(before), piece(after)
 
 
 @cache
