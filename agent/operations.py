@@ -81,21 +81,23 @@ def _number_host(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | N
     return ipaddress.IPv4Address(value) if value < 2**32 else None
 
 
-_CARRIERS = [ipaddress.IPv6Network(net) for net in ("::/96", "64:ff9b::/32", "2002::/16", "2001::/32", "fec0::/10")]
-"""IPv6 ranges that stand for IPv4 addresses, or that were local once."""
+_PUBLIC = ipaddress.IPv6Network("2000::/3")
+_CARRIERS = [ipaddress.IPv6Network(net) for net in ("2002::/16", "2001::/32", "3fff::/20")]
+"""Public by their number, but they stand for IPv4 addresses or for nobody."""
+_LOCAL_NAMES = ("localhost", "localdomain", "local", "internal", "intranet", "lan", "home", "corp", "private", "arpa")
+"""Last labels that no public name has: of networks, and of addresses read backwards."""
 
 
 def _is_private(host: str) -> bool:
     """True for every host that isn't surely a public one."""
     address = _number_host(host)
     if isinstance(address, ipaddress.IPv6Address):
-        return not address.is_global or any(address in net for net in _CARRIERS)
+        return not address.is_global or address not in _PUBLIC or any(address in net for net in _CARRIERS)
     if address is not None:
-        return not address.is_global
+        return not address.is_global or address.is_multicast
     last = host.rpartition(".")[2]
     numeric = re.fullmatch(r"0[xX][0-9a-fA-F]*|[0-9]+", last) is not None
-    local = host == "localhost" or host.endswith((".localhost", ".local", ".internal", ".home.arpa"))
-    return numeric or local or "." not in host
+    return numeric or last in _LOCAL_NAMES or "." not in host
 
 
 def _media(text: str) -> str:
@@ -104,7 +106,7 @@ def _media(text: str) -> str:
         raise ValueError(f"{text!r} is not a plain URL; percent-encode special characters")
     try:
         parts = urlsplit(text)
-        host, _port = (parts.hostname or "").rstrip("."), parts.port
+        host, _port = (parts.hostname or "").removesuffix("."), parts.port
     except ValueError:
         raise ValueError(f"{text!r} is not a valid URL") from None
     if "%" in host:
@@ -113,6 +115,8 @@ def _media(text: str) -> str:
         raise ValueError(f"{text!r} must be an http:// or https:// URL")
     if "@" in parts.netloc:
         raise ValueError("a URL with user information (user@host) is not accepted")
+    if ":" not in host and ("[" in parts.netloc or not re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", host)):
+        raise ValueError(f"{host!r} is not the name of a host")
     if _is_private(host):
         raise ValueError(f"{host!r} is a private or local host; recipients could not open it")
     return text
