@@ -1,8 +1,10 @@
 """The environment, read once into one frozen `Settings`; nothing else in the package reads it."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -24,7 +26,12 @@ class Settings(BaseSettings):
     """Every setting of design section 6. `CAMPAIGN_AGENT_` comes before the names that are ours alone."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CAMPAIGN_AGENT_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+        env_prefix="CAMPAIGN_AGENT_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
     )
 
     platica_api_key: Annotated[SecretStr | None, Field(validation_alias=_plain("PLATICA_API_KEY"))] = None
@@ -79,7 +86,36 @@ class Settings(BaseSettings):
     def _web_address(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("it must begin with https:// or http://")
+        # Addresses are shown, logged and stored with every approval.
+        if value is not None and "@" in urlsplit(value).netloc:
+            raise ValueError("it must hold no user name or password")
         return value.rstrip("/") if value else value
+
+    @field_validator("platica_api_key", "openai_api_key")
+    @classmethod
+    def _header_value(cls, value: SecretStr | None) -> SecretStr | None:
+        """A line end copied with a key would break every request, and libraries quote what they can't send."""
+        key = value.get_secret_value().strip() if value is not None else ""
+        if not re.fullmatch(r"[\x21-\x7e]*", key):
+            raise ValueError("it holds a space or a character that keys don't have")
+        return SecretStr(key) if key else None
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        try:
+            make_url(value.get_secret_value())
+        except ArgumentError:
+            pass  # The journal names it.
+        except ValueError:
+            # Its words quote what they take for the port, which may be the half of a password.
+            raise ValueError("its port is not a number; percent-encode signs such as @ and : in a password") from None
+        return value
 
     @classmethod
     def read(cls) -> Self:
