@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -156,6 +156,14 @@ class Settings(BaseSettings):
         # Keys needn't follow the documented form, and a part of one must never be shown by mistake.
         return "key_" + hashlib.sha256(self.platica_api_key.get_secret_value().encode()).hexdigest()[:10]
 
+    def redact(self, text: str) -> str:
+        """`text` without the keys of these settings and without anything else that has the form of a key: people paste
+        them where they don't belong, and servers quote those that they don't accept."""
+        for key in (self.platica_api_key, self.openai_api_key):
+            for part in spellings(key.get_secret_value()) if key else ():
+                text = text.replace(part, "[key]")
+        return _KEY_LIKE.sub("[key]", text)
+
     @property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.timezone)
@@ -164,6 +172,20 @@ class Settings(BaseSettings):
     def home(self) -> Path:
         """Where the journal and the sandbox live when no other place is set."""
         return self.state_dir or Path.home() / ".campaign-agent"
+
+
+_KEY_LIKE = re.compile(
+    r"(?<![A-Za-z0-9])(?:pl_key_[A-Za-z0-9]+_[A-Za-z0-9_-]{6,}|sk-(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{16,}"
+    r"|xox[a-z]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}|Bearer [A-Za-z0-9._~+/=-]{12,}|(?<=://)[^\s/:@]+:[^\s/@]+(?=@))"
+)
+"""Keys of Plática, of model endpoints and of Slack, an Authorization header, user and password of an address."""
+
+
+def spellings(key: str) -> tuple[str, ...]:
+    """A key, and the half of `pl_key_KEYID_SECRET` that is secret, as they are and as they stand in an address."""
+    half = re.sub(r"^pl_key_[^_]+_", "", key)
+    parts = (key, half if len(half) >= 8 else key)
+    return tuple(dict.fromkeys(form for part in parts for form in (part, quote(part, safe=""))))
 
 
 def machine_language() -> Literal["es", "en"]:

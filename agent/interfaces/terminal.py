@@ -320,6 +320,12 @@ def _make_prompt(agent: Agent) -> Any:
     def _new_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
+    class History(FileHistory):
+        """What was typed, without keys: they stay in a file for years."""
+
+        def store_string(self, string: str) -> None:
+            super().store_string(agent.settings.redact(string))
+
     agent.settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    history = FileHistory(str(agent.settings.home / "history"))
+    history = History(str(agent.settings.home / "history"))
     return PromptSession(history=history, key_bindings=keys, prompt_continuation="  ")
