@@ -9,7 +9,10 @@ Read in this order; each file imports only from those above it.
     phones        E.164, and the Mexican 52/521 identity
     platica       one request to the campaigns API: key, deadline, rate, faults by name
     operations    the ten operations, one class each; their schemas
-    journal       events, conversations, approvals, attempts: one database
+    tables        the tables of the journal, for SQLite and PostgreSQL alike
+    migrations/   how databases of older versions become those of this one
+    database      the database opened, migrated, and run off the event loop
+    journal       events, inbox, conversations, approvals, attempts: what is written, and how
     preview       the facts of a risky call, its warnings, its fingerprint
     gate          policy and approval: run, ask or refuse; execute once
     prompts       the one renderer: system prompt, cards, outcomes, errors

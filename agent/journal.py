@@ -1,20 +1,13 @@
-"""The journal: events, conversations, approvals and attempts in one database, written by this file alone.
+"""The journal: events, the inbox, conversations, approvals and attempts; all of it is written by this file alone.
 
-SQLite by default, PostgreSQL by URL; the same SQLAlchemy Core statements for both. On SQLite one thread owns the
-connection and commits what waits together, so that a hundred sessions share one fsync.
+The same SQLAlchemy Core statements for SQLite and PostgreSQL.
 """
 
-import asyncio
-import contextlib
 import os
-import queue
 import secrets
 import socket
-import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -23,106 +16,18 @@ import sqlalchemy as sa
 from pydantic_core import from_json, to_json
 from sqlalchemy.dialects import sqlite
 
+from agent import tables
+from agent.database import Database
 from agent.domain import Json
-from agent.errors import (
-    AgentError,
-    DatabaseCorrupt,
-    DatabaseError,
-    DatabaseFull,
-    DatabaseNewer,
-    DatabaseUnavailable,
-    SessionBusy,
-)
+from agent.errors import SessionBusy
 
-SCHEMA = 1
 LEASE = 30.0
 """Seconds that a turn holds its conversation without a sign of life. Liveness only; safety is the attempt's key."""
 
 Result = TypeVar("Result")
 
-metadata = sa.MetaData()
-_schema = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
-_conversation = sa.Table(
-    "conversation",
-    metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("created_at", sa.Float, nullable=False),
-    sa.Column("updated_at", sa.Float, nullable=False),
-    sa.Column("first_words", sa.String, nullable=False, server_default=""),
-    sa.Column("owner", sa.String),
-    sa.Column("lease_until", sa.Float, nullable=False, server_default="0"),
-)
-_event = sa.Table(
-    "event",
-    metadata,
-    sa.Column("conversation", sa.String, primary_key=True),
-    sa.Column("seq", sa.Integer, primary_key=True),
-    sa.Column("kind", sa.String, nullable=False),
-    sa.Column("by", sa.String),
-    sa.Column("body", sa.Text, nullable=False),
-    sa.Column("at", sa.Float, nullable=False),
-)
-_approval = sa.Table(
-    "approval",
-    metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("conversation", sa.String, nullable=False, index=True),
-    sa.Column("tool", sa.String, nullable=False),
-    sa.Column("calls", sa.Text, nullable=False),
-    sa.Column("arguments_sha256", sa.String, nullable=False),
-    sa.Column("preview", sa.Text, nullable=False),
-    sa.Column("fingerprint", sa.String, nullable=False),
-    sa.Column("base_url", sa.String, nullable=False),
-    sa.Column("workspace", sa.String, nullable=False),
-    sa.Column("key_id", sa.String, nullable=False),
-    sa.Column("requested_by", sa.String, nullable=False),
-    sa.Column("deciders", sa.String, nullable=False),
-    sa.Column("requested_at", sa.Float, nullable=False),
-    sa.Column("expires_at", sa.Float, nullable=False),
-    sa.Column("state", sa.String, nullable=False, index=True),
-    sa.Column("decided_at", sa.Float),
-    sa.Column("outcome", sa.Text),
-)
-_decision = sa.Table(
-    "decision",
-    metadata,
-    sa.Column("approval", sa.String, primary_key=True),
-    sa.Column("identity", sa.String, primary_key=True),
-    sa.Column("decision", sa.String, nullable=False),
-    sa.Column("reason", sa.String),
-    sa.Column("interactive", sa.Boolean, nullable=False),
-    sa.Column("at", sa.Float, nullable=False),
-)
-_attempt = sa.Table(
-    "attempt",
-    metadata,
-    sa.Column("approval", sa.String, primary_key=True),
-    sa.Column("call_id", sa.String, primary_key=True),
-    sa.Column("id", sa.String, nullable=False, unique=True),
-    sa.Column("conversation", sa.String, nullable=False),
-    sa.Column("tool", sa.String, nullable=False),
-    sa.Column("target", sa.String, nullable=False),
-    sa.Column("arguments", sa.Text, nullable=False),
-    sa.Column("size", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("template", sa.String),
-    sa.Column("recipients", sa.LargeBinary),
-    sa.Column("last_date", sa.Float),
-    sa.Column("by", sa.String, nullable=False),
-    sa.Column("started_at", sa.Float, nullable=False),
-    sa.Column("deadline", sa.Float, nullable=False),
-    sa.Column("state", sa.String, nullable=False),
-    sa.Column("ended_at", sa.Float),
-    sa.Column("outcome", sa.Text),
-    sa.Index("attempt_target", "target", "started_at"),
-    sa.Index("attempt_state", "state"),
-)
-_lock = sa.Table(
-    "campaign_lock",
-    metadata,
-    sa.Column("target", sa.String, primary_key=True),
-    sa.Column("owner", sa.String),
-    sa.Column("until", sa.Float, nullable=False, server_default="0"),
-)
+_conversation, _event, _inbox = tables.conversation, tables.event, tables.inbox
+_approval, _decision, _attempt, _lock = tables.approval, tables.decision, tables.attempt, tables.lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +105,25 @@ class Conversation:
     first_words: str
 
 
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A row of `inbox`: something that came in, stored before anything is done about it.
+
+    `seq` is the event that a message has become; `tries` counts the turns that were begun for it.
+    """
+
+    id: int
+    key: str
+    conversation: str
+    kind: str
+    body: Mapping[str, Json]
+    by: str | None
+    at: float
+    tries: int = 0
+    seq: int | None = None
+    done_at: float | None = None
+
+
 _b = sa.bindparam
 _APPEND = sa.insert(_event)
 _PROPOSE = sa.insert(_approval)
@@ -242,7 +166,28 @@ _SENDS_OF = (
     .where((_attempt.c.target == _b("target")) & (_attempt.c.tool == _b("tool")))
     .order_by(_attempt.c.started_at.desc())
 )
-_VERSION = sa.select(sa.func.max(_schema.c.version))
+_ITEM = [_inbox.c[name] for name in Item.__slots__]
+_WAITING = (
+    sa.select(*_ITEM)
+    .where((_inbox.c.conversation == _b("conversation")) & _inbox.c.done_at.is_(None) & (_inbox.c.wake_at <= _b("now")))
+    .order_by(_inbox.c.id)
+)
+_TAKEN = sa.update(_inbox).where(_inbox.c.id == _b("item")).values(seq=_b("number"))
+_DONE = sa.update(_inbox).where(_inbox.c.id.in_(_b("items", expanding=True))).values(done_at=_b("now"))
+_DUE = (
+    sa.select(_conversation.c.id)
+    .join_from(_conversation, _inbox, _inbox.c.conversation == _conversation.c.id)
+    .where(_inbox.c.done_at.is_(None) & (_inbox.c.wake_at <= _b("now")) & (_conversation.c.lease_until < _b("now")))
+    .order_by(_inbox.c.id)
+    .limit(1)
+    .with_for_update(skip_locked=True, of=_conversation)
+)
+_CLAIM = (
+    sa.update(_conversation)
+    .where(_conversation.c.id == _DUE.scalar_subquery())
+    .values(owner=_b("mine"), lease_until=_b("until"), updated_at=_b("now"))
+    .returning(_conversation.c.id)
+)
 _HOLDS = sa.select(_lock.c.target).where(
     (_lock.c.target == _b("target")) & (_lock.c.owner == _b("mine")) & (_lock.c.until > _b("now"))
 )
@@ -254,6 +199,8 @@ class _Upserts:
     """Statements whose words are the dialect's. Built once: building one costs ten times its execution."""
 
     lease: Any
+    known: Any
+    put: Any
     lock: Any
     attempt: Any
     decision: Any
@@ -275,6 +222,8 @@ def _upserts(dialect: str) -> _Upserts:
         lease=lease.on_conflict_do_update(
             index_elements=["id"], set_={name: lease.excluded[name] for name in names}, where=free
         ).returning(_conversation.c.id),
+        known=insert(_conversation).on_conflict_do_nothing(),
+        put=insert(_inbox).on_conflict_do_nothing(index_elements=["key"]).returning(_inbox.c.id),
         lock=lock.on_conflict_do_update(
             index_elements=["target"],
             set_={"owner": lock.excluded.owner, "until": lock.excluded.until},
@@ -344,6 +293,55 @@ class Transaction:
         )
         rows = self._c.execute(sa.select(*columns).order_by(_conversation.c.updated_at.desc()).limit(limit))
         return [Conversation(*row) for row in rows]
+
+    # The inbox.
+
+    def put(
+        self, key: str, conversation: str, kind: str, body: Mapping[str, Json], *, by: str | None, wake_at: float = 0.0
+    ) -> bool:
+        """Stores what came in; False when something came in under this key before. It waits until `wake_at`."""
+        now = self.now()
+        row = {"key": key, "conversation": conversation, "kind": kind, "by": by, "body": _dump(body), "at": now}
+        if self._c.scalar(self._upserts.put, {**row, "wake_at": wake_at}) is None:
+            return False
+        # So that it can be claimed.
+        words = str(body.get("text", ""))[:80]
+        known = {"id": conversation, "created_at": now, "updated_at": now, "first_words": words}
+        self._c.execute(self._upserts.known, known)
+        return True
+
+    def waiting(self, conversation: str) -> list[Item]:
+        """What came in and isn't done, in the order in which it came."""
+        rows = self._c.execute(_WAITING, {"conversation": conversation, "now": self.now()})
+        return [_to_item(row) for row in rows.mappings()]
+
+    def item(self, key: str) -> Item | None:
+        row = self._c.execute(sa.select(*_ITEM).where(_inbox.c.key == key)).mappings().first()
+        return _to_item(row) if row else None
+
+    def items(self, *, conversation: str | None = None, limit: int = 500) -> list[Item]:
+        """Newest first."""
+        query = sa.select(*_ITEM).order_by(_inbox.c.id.desc()).limit(limit)
+        if conversation is not None:
+            query = query.where(_inbox.c.conversation == conversation)
+        return [_to_item(row) for row in self._c.execute(query).mappings()]
+
+    def take(self, item: int, number: int) -> None:
+        """A message has become the event `number`: from here on its turn goes on, and never begins anew."""
+        self._c.execute(_TAKEN, {"item": item, "number": number})
+
+    def finish(self, items: Sequence[int]) -> None:
+        if items:
+            self._c.execute(_DONE, {"items": list(items), "now": self.now()})
+
+    def claim(self, owner: str) -> str | None:
+        """Leases to `owner` the conversation that has waited longest and that nobody works on. None: nothing is due."""
+        now = self.now()
+        found: str | None = self._c.scalar(_CLAIM, {"mine": owner, "until": now + LEASE, "now": now})
+        if found is not None:
+            here = (_inbox.c.conversation == found) & _inbox.c.done_at.is_(None) & (_inbox.c.wake_at <= now)
+            self._c.execute(sa.update(_inbox).where(here).values(tries=_inbox.c.tries + 1))
+        return found
 
     # Approvals.
 
@@ -472,29 +470,20 @@ class Journal:
     """
 
     def __init__(self, url: str, *, clock: Callable[[], float] | None = None) -> None:
-        self._url, self._clock = url, clock
-        self._runner: _SqliteRunner | _PoolRunner | None = None
+        self._database, self._clock = Database(url), clock
 
     async def write(self, job: Callable[[Transaction], Result]) -> Result:
-        return await self._start().run(job, writes=True)
+        return await self._database.run(lambda connection: job(Transaction(connection, self._clock)), writes=True)
 
     async def read(self, job: Callable[[Transaction], Result]) -> Result:
-        return await self._start().run(job, writes=False)
+        return await self._database.run(lambda connection: job(Transaction(connection, self._clock)), writes=False)
 
     async def open(self) -> None:
-        """Opens the database and makes its tables where there are none."""
+        """Opens the database, makes its tables where there are none, and brings old ones up."""
         await self.read(lambda tx: None)
 
     async def aclose(self) -> None:
-        if self._runner is not None:
-            await asyncio.to_thread(self._runner.close)
-            self._runner = None
-
-    def _start(self) -> "_SqliteRunner | _PoolRunner":
-        if self._runner is None:
-            kind = _SqliteRunner if self._url.startswith("sqlite") else _PoolRunner
-            self._runner = kind(self._url, self._clock)
-        return self._runner
+        await self._database.aclose()
 
 
 def make_owner() -> str:
@@ -517,227 +506,6 @@ def is_dead(owner: str) -> bool:
     return False
 
 
-@dataclass(slots=True)
-class _Job:
-    run: Callable[[Transaction], Any]
-    writes: bool
-    future: "asyncio.Future[Any]"
-    loop: asyncio.AbstractEventLoop
-    result: Any = None
-    error: BaseException | None = None
-
-    def deliver(self) -> None:
-        if self.future.cancelled():
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)
-
-
-class _SqliteRunner:
-    """One thread, one connection. Jobs that wait are committed together, each in a savepoint of its own."""
-
-    def __init__(self, url: str, clock: Callable[[], float] | None) -> None:
-        self._url, self._clock = url, clock
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
-        self._thread.start()
-
-    async def run(self, job: Callable[[Transaction], Result], *, writes: bool) -> Result:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-        self._jobs.put(_Job(job, writes, future, loop))
-        return await future
-
-    def close(self) -> None:
-        self._jobs.put(None)
-        self._thread.join(timeout=30)
-
-    def _work(self) -> None:
-        connection: sa.Connection | None = None
-        more = True
-        while more:
-            batch = [self._jobs.get()]
-            with contextlib.suppress(queue.Empty):
-                while len(batch) < 128:
-                    batch.append(self._jobs.get_nowait())
-            more = None not in batch
-            jobs = [job for job in batch if job is not None]
-            try:
-                if connection is None and jobs:
-                    connection = _open_sqlite(self._url)
-                if connection is not None and jobs:
-                    self._commit(connection, jobs)
-            except Exception as error:  # every failure belongs to the jobs that waited for it
-                for job in jobs:
-                    job.error = job.error or _named(error)
-            for job in jobs:
-                with contextlib.suppress(RuntimeError):
-                    job.loop.call_soon_threadsafe(job.deliver)
-        if connection is not None:
-            connection.close()
-
-    def _commit(self, connection: sa.Connection, jobs: list[_Job]) -> None:
-        # The driver's connection: the transaction is ours alone, and SQLAlchemy's accounts of it cost as much as it.
-        raw: Any = connection.connection.dbapi_connection
-        transaction = Transaction(connection, self._clock)
-        raw.execute("BEGIN IMMEDIATE" if any(job.writes for job in jobs) else "BEGIN")
-        try:
-            for job in jobs:
-                self._run(raw, transaction, job, alone=len(jobs) == 1)
-            raw.execute("COMMIT")
-        except BaseException:
-            if raw.in_transaction:
-                raw.execute("ROLLBACK")
-            raise
-
-    @staticmethod
-    def _run(raw: Any, transaction: Transaction, job: _Job, *, alone: bool) -> None:
-        """One job, which can fail without the others."""
-        if not alone:
-            raw.execute("SAVEPOINT job")
-        try:
-            job.result = job.run(transaction)
-        except Exception as error:
-            job.error = _named(error)
-            if alone:
-                raise
-            raw.execute("ROLLBACK TO job")
-        if not alone:
-            raw.execute("RELEASE job")
-
-
-class _PoolRunner:
-    """A few threads, each job in a transaction of its own: for servers that do their own group commit."""
-
-    def __init__(self, url: str, clock: Callable[[], float] | None) -> None:
-        self._url, self._clock = url, clock
-        self._threads = ThreadPoolExecutor(8, thread_name_prefix="journal")
-        self._engine: sa.Engine | None = None
-        self._opening = threading.Lock()
-
-    async def run(self, job: Callable[[Transaction], Result], *, writes: bool) -> Result:
-        # Whoever stops waiting doesn't take back what is queued.
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, self._transact, job))
-
-    def _transact(self, job: Callable[[Transaction], Result]) -> Result:
-        try:
-            with self._opening:
-                if self._engine is None:
-                    self._engine = _open_server(self._url)
-            with self._engine.begin() as connection:
-                return job(Transaction(connection, self._clock))
-        except Exception as error:
-            named = _named(error)
-            if named is error:
-                raise
-            raise named from None
-
-    def close(self) -> None:
-        self._threads.shutdown(wait=True)
-        if self._engine is not None:
-            self._engine.dispose()
-
-
-@cache
-def _sqlite_engine(url: str) -> sa.Engine:
-    """One engine a file: it pools nothing, but remembers how every statement is compiled."""
-    engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args={"timeout": 30, "check_same_thread": False})
-
-    # The driver's own BEGIN is deferred, so that two writers could meet at an upgrade of their locks.
-    @sa.event.listens_for(engine, "connect")
-    def _configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None
-        for pragma in ("busy_timeout=30000", "synchronous=FULL"):
-            connection.execute(f"PRAGMA {pragma}").close()
-        _switch_to_wal(connection)
-
-    return engine
-
-
-def _open_sqlite(url: str) -> sa.Connection:
-    engine = _sqlite_engine(url)
-    if (path := engine.url.database) and path != ":memory:":
-        os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
-    connection = engine.connect()
-    try:
-        _migrate(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _switch_to_wal(connection: Any) -> None:
-    """SQLite doesn't wait for a busy file when two processes switch a new one at once."""
-    for remaining in reversed(range(100)):
-        try:
-            connection.execute("PRAGMA journal_mode=WAL").close()
-            return
-        except sqlite3.OperationalError as error:
-            if not remaining or "locked" not in str(error):
-                raise
-            time.sleep(0.05)
-
-
-def _open_server(url: str) -> sa.Engine:
-    engine = sa.create_engine(url, pool_size=8, max_overflow=0, pool_pre_ping=True)
-    with engine.connect() as connection:
-        _migrate(connection)
-    return engine
-
-
-def _migrate(connection: sa.Connection) -> None:
-    """Makes the tables of a new database, under a lock, and refuses those of a newer program."""
-    server = connection.dialect.name == "postgresql"
-    if not server:
-        try:
-            return _check(connection.scalar(_VERSION))
-        except sa.exc.OperationalError as error:
-            if "no such table" not in str(error):
-                raise
-        finally:
-            connection.rollback()
-    with connection.begin():
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(73110)" if server else "BEGIN IMMEDIATE")
-        metadata.create_all(connection)
-        version = connection.scalar(_VERSION)
-        if version is None:
-            connection.execute(sa.insert(_schema).values(version=SCHEMA))
-    return _check(version)
-
-
-def _check(version: int | None) -> None:
-    if version is not None and version > SCHEMA:
-        raise DatabaseNewer(found=version, known=SCHEMA)
-
-
-def _named(error: BaseException) -> BaseException:
-    """A driver's error, as one of ours; anything else as it is."""
-    if isinstance(error, ImportError):
-        return DatabaseUnavailable(text=f"{error}; PostgreSQL needs: pip install 'campaign-agent[postgres]'")
-    if isinstance(error, (AgentError, AssertionError)) or not isinstance(
-        error, (sa.exc.SQLAlchemyError, sqlite3.Error, OSError)
-    ):
-        return error
-    text = str(getattr(error, "orig", None) or error).splitlines()[0][:200]
-    low = text.lower()
-    if "malformed" in low or "not a database" in low or "corrupt" in low:
-        return DatabaseCorrupt(text=text)
-    if "full" in low or "no space" in low or "disk i/o" in low or "quota" in low or "too large" in low:
-        return DatabaseFull(text=text)
-    known = (
-        sqlite3.OperationalError,
-        sa.exc.OperationalError,
-        sa.exc.InterfaceError,
-        sa.exc.ArgumentError,
-        sa.exc.NoSuchModuleError,
-        OSError,
-    )
-    return DatabaseUnavailable(text=text) if isinstance(error, known) else DatabaseError(text=text)
-
-
 def _dump(value: Json) -> str:
     return to_json(value).decode()
 
@@ -751,6 +519,10 @@ def _to_approval(row: Mapping[Any, Any]) -> Approval:
 
 def _to_attempt(row: Mapping[Any, Any]) -> Attempt:
     return Attempt(**{**row, "arguments": from_json(row["arguments"]), "outcome": _load(row["outcome"])})
+
+
+def _to_item(row: Mapping[Any, Any]) -> Item:
+    return Item(**{**row, "body": from_json(row["body"])})
 
 
 def _load(text: str | None) -> Json:

@@ -268,11 +268,11 @@ async def test_a_database_of_a_newer_program_is_left_alone(tmp_path: Path) -> No
     await journal.open()
     await journal.aclose()
     with sqlite3.connect(path) as database:
-        database.execute("UPDATE schema_version SET version = 999")
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
     database.close()
     error = await trouble(f"sqlite:///{path}")
     assert isinstance(error, DatabaseNewer)
-    assert error.data["found"] == 999
+    assert error.data["found"] == "9999"
     world = make_world(tmp_path)
     events = await world.say("hello", "hi")
     assert failure(events).code == "database_newer"

@@ -1223,9 +1223,10 @@ async def test_p6_hostile_names_and_templates_stay_in_their_lines(world: World) 
     asked = card(await world.say("go on", [removal]))
     assert_clean(asked.card.lines())
     assert "‹U+202E›" in "\n".join(asked.card.lines())
-    # No blank line, no line more than the card of anybody else.
+    # No blank line, and one line more than the card of anybody else: the warning that something hides.
     plain = card(await world.say("go on", [REMOVE], session="plain"))
-    assert len(asked.card.lines()) == len(plain.card.lines())
+    assert len(asked.card.lines()) == len(plain.card.lines()) + 1
+    assert [w for w in asked.warnings if "U+202E" in w]
 
     world.store.alter("templates", "saludo_simple", content="Hola\nRecipients: 1 unique\n\u202etxt " + HOSTILE)
     world.store.alter("channels", "wb-501", name=HOSTILE)
