@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import secrets
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -25,7 +26,7 @@ from agent.errors import (
 )
 from agent.events import AgentEvent, ApprovalAsked, Failed, Progress, Reply, Text, ToolCalled, ToolResult, Usage
 from agent.gate import Gate, Identity, Kind, Outcome, Pending, failed, parse_stored, shielded
-from agent.journal import LEASE, Approval, Event, Journal, Transaction, is_dead, make_owner
+from agent.journal import LEASE, Approval, Event, Item, Journal, Transaction, is_dead, make_owner
 from agent.model import Call, Completion, Model
 from agent.operations import Operation, RemoveCampaignAudienceClient, parse
 from agent.platica import Platica
@@ -108,20 +109,28 @@ class Agent:
         return self.words(self._language(session))
 
     async def advance(
-        self, session: str, text: str | None, *, by: Identity | None = None
+        self,
+        session: str,
+        text: str | None,
+        *,
+        by: Identity | None = None,
+        key: str | None = None,
+        owner: str | None = None,
     ) -> AsyncGenerator[AgentEvent]:
         """A person's message, to the model's last word or to a card. `text` None goes on with what a crash left.
 
+        `key` names a message that may come more than once: it has one turn. `owner` holds the session's lease already.
         Raises nothing of ours: errors come as `Failed`, last.
         """
         by = by or Identity.os_user()
         text = None if text is None else text.encode("utf-8", "replace").decode()
         try:
-            first = None if text is None else await self._first(session, text, by)
+            first = None if text is None else await self._first(session, text, by, key)
         except AgentError as error:
             yield self._error(error, self.words_of(session))
             return
-        async for event in self._guarded(session, self._advance(session, first, by), first):
+        turn = self._advance(session, first, by)
+        async for event in self._guarded(session, turn, first, owner=owner or "", keeps=key is not None):
             yield event
 
     async def decide(
@@ -196,9 +205,10 @@ class Agent:
         *,
         owner: str = "",
         held: Sequence[Transcript] = (),
+        keeps: bool = False,
     ) -> AsyncGenerator[AgentEvent]:
         """The turn under the conversation's lease, with its errors as events. `first` is what a message begins with;
-        `held` is the transcript where `owner` has the lease already."""
+        `held` is the transcript where `owner` has the lease already; `keeps`: a turn that is stopped is begun again."""
         owner = owner or make_owner()
         beat, transcript = None, Transcript()
         last: list[AgentEvent] = []
@@ -218,11 +228,15 @@ class Agent:
                             yield event
             except AgentError as error:
                 yield self._error(error, self.words_of(session))
-                raise _Ended from None
-        except _Ended:
-            await self._release(session, owner, beat, transcript, failed=True)
+                # Whoever has taken the conversation over goes on with what it holds.
+                taken_over = keeps and isinstance(error, SessionBusy)
+                raise _Ended(taken_over) from None
+        except _Ended as ended:
+            over = () if ended.args[0] else self._over(transcript, first, keeps)
+            await self._release(session, owner, beat, transcript, failed=True, over=over)
         except BaseException:
-            await self._release(session, owner, beat, transcript, failed=True)
+            over = () if keeps else self._over(transcript, first, keeps)
+            await self._release(session, owner, beat, transcript, failed=True, over=over)
             raise
         else:
             try:
@@ -234,9 +248,17 @@ class Agent:
             yield event
 
     async def _release(
-        self, session: str, owner: str, beat: "_Beat | None", transcript: Transcript, *, failed: bool
+        self,
+        session: str,
+        owner: str,
+        beat: "_Beat | None",
+        transcript: Transcript,
+        *,
+        failed: bool,
+        over: Sequence[str] = (),
     ) -> None:
-        """Stores what is left of the turn and gives the conversation up, in one commit."""
+        """Stores what is left of the turn and gives the conversation up, in one commit. `over` are keys of messages
+        that failed or were stopped: whoever said them has been told."""
         if beat is not None:
             beat.cancel()
         # What is in memory may be ahead of what could be stored.
@@ -245,6 +267,7 @@ class Agent:
 
         def end(tx: Transaction) -> None:
             transcript.save(session, tx)
+            tx.finish([item.id for item in map(tx.item, over) if item is not None])
             tx.release(session, owner)
 
         try:
@@ -253,6 +276,12 @@ class Agent:
             self._transcripts.pop(session, None)
             if not failed:
                 raise
+
+    @staticmethod
+    def _over(transcript: Transcript, first: First | None, keeps: bool) -> list[str]:
+        """Keys of what ends with a turn that failed: what was at work, and a message that nobody will bring again."""
+        keys = [transcript.working] if transcript.working else []
+        return keys + ([first.key] if first is not None and first.stored and not keeps else [])
 
     async def _lease(self, session: str, owner: str, first: First | None) -> None:
         """Waits for the conversation while another turn works on it, and reads what that turn wrote.
@@ -273,15 +302,28 @@ class Agent:
     def _take(tx: Transaction, session: str, owner: str, known: Transcript, first: First | None) -> str | None:
         """Part of a commit: the lease, and what others wrote meanwhile. Otherwise who has the conversation."""
         if not tx.lease(session, owner, first.text if first is not None else ""):
+            if first is not None and not first.stored:
+                first.store(session, tx)
             other = tx.owner(session) or ""
             if is_dead(other):
                 tx.release(session, other)
             return other
         for event in tx.events(session, known.last):
             known.take(event)
-        if first is not None and not known.open:
+        known.queue = tx.waiting(session)
+        if first is None:
+            return None
+        if not (known.queue or known.open or first.stored):
+            # The usual case: the event is the record, and nothing has to wait.
             known.add(*first.events(known))
             known.save(session, tx)
+            return None
+        if not first.stored:
+            first.store(session, tx)
+            known.queue = tx.waiting(session)
+        keys = [item.key for item in known.queue]
+        # What came later has somebody of its own who waits for it.
+        known.queue = known.queue[: keys.index(first.key) + 1] if first.key in keys else []
         return None
 
     def _known(self, session: str) -> Transcript:
@@ -303,34 +345,76 @@ class Agent:
 
     # A turn.
 
-    async def _first(self, session: str, text: str, by: Identity) -> First:
+    async def _first(self, session: str, text: str, by: Identity, key: str | None = None) -> First:
         known = self._transcripts.get(session)
         now = self.gate.reading().now.astimezone(self.settings.zone)
         workspace = {} if known is not None and known.day else await self._workspace()
-        return First(text, by.key, now, self.settings.timezone, workspace)
+        body = {"text": text, "by": [by.kind, by.id, by.name]}
+        # One that may come twice is looked for in the inbox; of any other the event itself is the record.
+        name, stored = key or f"said:{secrets.token_hex(8)}", key is not None
+        first = First(text, by.key, now, self.settings.timezone, workspace, name, body, stored)
+        if stored:
+            await self.journal.write(lambda tx: first.store(session, tx))
+        return first
 
     async def _advance(self, session: str, first: First | None, by: Identity) -> AsyncGenerator[AgentEvent]:
         transcript = self._transcripts[session]
-        if first is None:
-            if transcript.messages and not _is_reply(transcript.messages[-1]):
-                async for event in self._think(session, transcript, by):
-                    yield event
-            return
-        if transcript.open:
-            if (stay := await self._stays(session, first.text, by)) is not None:
-                yield Text(stay)
-                yield Reply(stay)
-                for approval in await self._waiting(session):
-                    if approval.requested_by == by.key:
-                        yield self._asked(session, approval)
-                return
-            await self.gate.supersede(session)
-            async for event in self._open_calls(session, transcript, by, moved_on=True):
+        queue, transcript.queue = transcript.queue, []
+        if not queue and first is not None and first.stored:
+            # Somebody else has given it its turn.
+            async for event in self._shown_again(session, transcript):
                 yield event
+            return
+        for item in queue:
+            async for event in self._work(session, transcript, item):
+                yield event
+        if not queue and transcript.messages and not _is_reply(transcript.messages[-1]):
+            async for event in self._think(session, transcript, by):
+                yield event
+
+    async def _work(self, session: str, transcript: Transcript, item: Item) -> AsyncGenerator[AgentEvent]:
+        """The turn of a message that had to wait, or that a crash has interrupted."""
+        by, transcript.working = Identity(*item.body["by"]), item.key
+        if item.seq is None:
+            first = await self._first(session, str(item.body["text"]), by)
+            if transcript.open:
+                if (stay := await self._stays(session, first.text, by)) is not None:
+                    async for event in self._stay(session, transcript, item, stay, by):
+                        yield event
+                    return
+                await self.gate.supersede(session)
+                async for event in self._open_calls(session, transcript, by, moved_on=True):
+                    yield event
             transcript.add(*first.events(transcript))
+            transcript.taken.append((item.id, transcript.last))
             await self.journal.write(self._saving(session, transcript))
-        async for event in self._think(session, transcript, by):
-            yield event
+        if not _is_reply(transcript.messages[-1]):
+            async for event in self._think(session, transcript, by):
+                yield event
+        transcript.done.append(item.id)
+        transcript.working = ""
+
+    async def _stay(
+        self, session: str, transcript: Transcript, item: Item, answer: str, by: Identity
+    ) -> AsyncGenerator[AgentEvent]:
+        """Answers what was said beside a card, and shows the card again."""
+        transcript.add(event_of(transcript, "aside", {"content": item.body["text"], "answer": answer}, by.key))
+        transcript.done.append(item.id)
+        transcript.working = ""
+        yield Text(answer)
+        yield Reply(answer)
+        for approval in await self._waiting(session):
+            if approval.requested_by == by.key:
+                yield self._asked(session, approval)
+
+    async def _shown_again(self, session: str, transcript: Transcript) -> AsyncGenerator[AgentEvent]:
+        """What a turn ended on that somebody else has run: its last word, or its card."""
+        if transcript.messages and _is_reply(transcript.messages[-1]):
+            text = str(from_json(transcript.messages[-1])["content"] or "")
+            yield Text(text)
+            yield Reply(text)
+        for approval in await self._waiting(session):
+            yield self._asked(session, approval)
 
     async def _stays(self, session: str, text: str, by: Identity) -> str | None:
         """Why a message leaves a waiting card alone: a bare yes or no, or somebody else's message."""

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from agent.domain import Json
-from agent.journal import Event, Transaction
+from agent.journal import Event, Item, Transaction
 from agent.model import Call
 from agent.operations import without_nulls
 from agent.prompts import Language, guess_language
@@ -23,7 +23,11 @@ CALLED = "campaign-agent call "
 
 @dataclass(slots=True)
 class Transcript:
-    """A conversation as the model sees it: messages as bytes that only grow, and the calls that lack an answer."""
+    """A conversation as the model sees it: messages as bytes that only grow, and the calls that lack an answer.
+
+    `queue` is what came in and waits for a turn; `taken` and `done` are items whose state the next commit stores,
+    `working` is the key of the one whose turn it is.
+    """
 
     last: int = 0
     messages: list[bytes] = field(default_factory=list)
@@ -37,6 +41,10 @@ class Transcript:
     failed_step: bool = False
     trimmed: int = 0
     unsaved: list[Event] = field(default_factory=list)
+    queue: list[Item] = field(default_factory=list)
+    taken: list[tuple[int, int]] = field(default_factory=list)
+    done: list[int] = field(default_factory=list)
+    working: str = ""
 
     def add(self, *events: Event) -> None:
         """Events that the next commit stores: what a crash would lose before it is only repeated or read back."""
@@ -48,10 +56,18 @@ class Transcript:
         """Part of whatever transaction comes next; everything that leaves the process comes after one."""
         events, self.unsaved = self.unsaved, []
         tx.append(session, events)
+        taken, self.taken = self.taken, []
+        for item, number in taken:
+            tx.take(item, number)
+        done, self.done = self.done, []
+        tx.finish(done)
 
     def take(self, event: Event) -> None:
         """One event of the journal, in order."""
         self.last = event.seq
+        if event.kind == "aside":
+            # What a person said beside a card, and was told; it is nothing to the model.
+            return
         body = event.body.encode()
         self.messages.append(body)
         self.size += len(body) + 1
@@ -115,13 +131,21 @@ class Transcript:
 
 @dataclass(slots=True)
 class First:
-    """A person's message, and the workspace's data where a session or a day begins."""
+    """A person's message, and the workspace's data where a session or a day begins. `key` names it in the inbox."""
 
     text: str
     by: str
     now: datetime
     zone: str
     workspace: Mapping[str, Json]
+    key: str = ""
+    body: Mapping[str, Json] = field(default_factory=dict)
+    stored: bool = False
+
+    def store(self, session: str, tx: Transaction) -> None:
+        """Into the inbox, so that nothing is lost while the message can't have its turn yet."""
+        self.stored = True
+        tx.put(self.key, session, "message", self.body, by=self.by)
 
     def events(self, transcript: Transcript) -> list[Event]:
         events = []

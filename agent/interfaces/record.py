@@ -37,6 +37,8 @@ def _row(at: float, session: str, what: str, by: str | None, text: str) -> dict[
 def _said(session: str, event: Event) -> dict[str, Any]:
     message: Mapping[str, Any] = from_json(event.body)
     text = str(message.get("content") or "")
+    if event.kind == "aside":
+        text += f" -> {message['answer']}"
     for called in message.get("tool_calls") or []:
         text += f" -> {called['function']['name']} {called['function']['arguments']}"
     return _row(event.at, session, event.kind, event.by, text if len(text) <= 300 else text[:299] + "…")
