@@ -210,8 +210,12 @@ def _switch_to_wal(connection: Any) -> None:
 
 def _open_server(url: str) -> sa.Engine:
     engine = sa.create_engine(url, pool_size=8, max_overflow=0, pool_pre_ping=True)
-    with engine.connect() as connection:
-        _migrate(connection)
+    try:
+        with engine.connect() as connection:
+            _migrate(connection)
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
 
 

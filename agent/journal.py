@@ -258,7 +258,7 @@ class Transaction:
         """
         now = self.now()
         row = {"id": conversation, "created_at": now, "updated_at": now, "owner": owner, "lease_until": now + LEASE}
-        row["first_words"] = first_words[:80]
+        row["first_words"] = _storable(first_words[:80])
         return self._c.scalar(self._upserts.lease, row) is not None
 
     def owner(self, conversation: str) -> str | None:
@@ -305,7 +305,7 @@ class Transaction:
         if self._c.scalar(self._upserts.put, {**row, "wake_at": wake_at}) is None:
             return False
         # So that it can be claimed.
-        words = str(body.get("text", ""))[:80]
+        words = _storable(str(body.get("text", ""))[:80])
         known = {"id": conversation, "created_at": now, "updated_at": now, "first_words": words}
         self._c.execute(self._upserts.known, known)
         return True
@@ -383,6 +383,7 @@ class Transaction:
 
     def decide(self, decision: Decision) -> None:
         row = {name: getattr(decision, name) for name in Decision.__slots__} | {"at": self.now()}
+        row["reason"] = None if decision.reason is None else _storable(decision.reason)
         self._c.execute(self._upserts.decision, row)
 
     def decisions(self, approval_id: str) -> list[Decision]:
@@ -508,6 +509,11 @@ def is_dead(owner: str) -> bool:
 
 def _dump(value: Json) -> str:
     return to_json(value).decode()
+
+
+def _storable(text: str) -> str:
+    """Without what PostgreSQL has no place for. JSON writes it as an escape, so that only plain columns need this."""
+    return text.replace("\x00", "\ufffd")
 
 
 def _to_approval(row: Mapping[Any, Any]) -> Approval:

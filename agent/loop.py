@@ -130,8 +130,11 @@ class Agent:
             yield self._error(error, self.words_of(session))
             return
         turn = self._advance(session, first, by)
-        async for event in self._guarded(session, turn, first, owner=owner or "", keeps=key is not None):
-            yield event
+        guarded = self._guarded(session, turn, first, owner=owner or "", keeps=key is not None)
+        # Whoever stops listening ends the turn there and then, not when somebody collects it.
+        async with contextlib.aclosing(guarded) as events:
+            async for event in events:
+                yield event
 
     async def decide(
         self,
@@ -168,8 +171,9 @@ class Agent:
             await shielded(self._undecide(deciding, owner))
             raise
         turn = self._resume(approval, by)
-        async for event in self._guarded(approval.conversation, turn, owner=owner, held=held):
-            yield event
+        async with contextlib.aclosing(self._guarded(approval.conversation, turn, owner=owner, held=held)) as events:
+            async for event in events:
+                yield event
 
     async def _undecide(self, deciding: "asyncio.Future[Approval]", owner: str) -> None:
         """Whoever stops while a decision is being stored stops what it would have begun."""
@@ -192,8 +196,10 @@ class Agent:
         except InvalidCall as error:
             yield self._error(error, self.words())
             return
-        async for event in self._guarded(session, self._call(session, tool, arguments, by)):
-            yield event
+        turn = self._call(session, tool, arguments, by)
+        async with contextlib.aclosing(self._guarded(session, turn)) as events:
+            async for event in events:
+                yield event
 
     # One conversation at a time.
 
@@ -570,9 +576,10 @@ class Agent:
             else:
                 steps = self._propose(session, transcript, head, by)
             asked = False
-            async for event in steps:
-                asked = asked or isinstance(event, ApprovalAsked)
-                yield event
+            async with contextlib.aclosing(steps):
+                async for event in steps:
+                    asked = asked or isinstance(event, ApprovalAsked)
+                    yield event
             if asked or len(transcript.open) == count:
                 return
 

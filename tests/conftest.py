@@ -1,9 +1,66 @@
-"""Every test: no settings from outside, no network but loopback, nothing written outside a temporary folder."""
+"""Every test: no settings from outside, no network but loopback, nothing written outside a temporary folder.
 
+Tests of modules in `BOTH` run on SQLite and on PostgreSQL; `TEST_ENGINES=sqlite` leaves the second out while working.
+"""
+
+import asyncio
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import postgres, support
+
+BOTH = {
+    "test_gate",
+    "test_inbox",
+    "test_journal",
+    "test_loop",
+    "test_promises",
+    "test_review",
+}
+SKIPPED: list[str] = []
+ENGINES = os.environ.get("TEST_ENGINES", "sqlite,postgresql").split(",")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    postgres.begin()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        postgres.end()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        SKIPPED.append(report.nodeid)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where CI counts on it, a test that was skipped has not passed."""
+    if SKIPPED and os.environ.get("CI") == "true":
+        print(f"\nskipped, which is a failure with CI=true: {SKIPPED}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.module.__name__.rpartition(".")[2] in BOTH:
+        metafunc.parametrize("engine", ENGINES, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The database that `make_world` gives its agents."""
+    support.engine = getattr(request, "param", "sqlite")
+    yield support.engine
+    for journal in support.journals:
+        # One that a test has left behind, as a process does that is killed.
+        asyncio.run(journal.aclose())
+    support.journals.clear()
+    support.engine = "sqlite"
 
 
 @pytest.fixture(autouse=True)

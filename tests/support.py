@@ -1,8 +1,6 @@
 """What tests share: a scripted model, and an agent over the real sandbox with a clock that stands still."""
 
 import asyncio
-import contextlib
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import sqlalchemy
 from pydantic_core import from_json, to_json
 
 from agent.journal import Journal
@@ -20,7 +19,12 @@ from agent.sandbox.api import SandboxTransport, create_app
 from agent.sandbox.seed import LOCAL_KEY
 from agent.sandbox.store import Store
 from agent.settings import SANDBOX_URL, Settings
+from tests import postgres
 
+engine = "sqlite"
+"""The database engine of the test that runs now; tests/conftest.py sets it."""
+journals: list[Journal] = []
+"""Those that the test has made; tests/conftest.py closes what is left of them."""
 NOW = datetime(2026, 11, 23, 16, 0, tzinfo=UTC)
 """A Monday, 10:00 in Mexico City."""
 PROMO = "cmpPromoVerano2026aa"
@@ -144,7 +148,7 @@ def make_world(folder: Path, script: Script = (), *, key: str = LOCAL_KEY, **mor
     http = Wire(transport, SANDBOX_URL, httpx.Timeout(5.0))
     workspace = configured.platica_workspace
     platica = Platica(http, key=key, workspace=workspace, deadline=configured.request_deadline, requests_per_second=1e6)
-    journal = Journal(f"sqlite:///{folder / 'journal.db'}", clock=clock)
+    journal = open_journal(folder, clock)
     model = ScriptedModel(script)
     agent = Agent(configured, model=model, platica=platica, journal=journal, clock=clock, locale="en")
     return World(agent, model, app.state.store, clock, transport, folder)
@@ -182,17 +186,31 @@ def again(
     http = httpx.AsyncClient(transport=tap, base_url=base_url)
     workspace = configured.platica_workspace
     platica = Platica(http, key=key, workspace=workspace, deadline=configured.request_deadline, requests_per_second=1e6)
-    journal = Journal(f"sqlite:///{world.folder / 'journal.db'}", clock=world.clock)
+    journal = open_journal(world.folder, world.clock)
     model = ScriptedModel()
     agent = Agent(configured, model=model, platica=platica, journal=journal, clock=world.clock, locale="en")
     return World(agent, model, world.store, world.clock, tap, world.folder)
 
 
+def journal_url(folder: Path) -> str:
+    """The database of everything that happens in one folder, on the engine that the test runs with."""
+    return postgres.database(str(folder)) if engine == "postgresql" else f"sqlite:///{folder / 'journal.db'}"
+
+
+def open_journal(folder: Path, clock: Callable[[], float] | None = None) -> Journal:
+    journals.append(Journal(journal_url(folder), clock=clock))
+    return journals[-1]
+
+
 def sql(world: World, statement: str, *values: Any) -> list[Any]:
-    """Straight into the journal's database, as somebody with the file could do it."""
-    with contextlib.closing(sqlite3.connect(world.folder / "journal.db", timeout=30)) as database:
-        rows = database.execute(statement, values).fetchall()
-        database.commit()
+    """Straight into the journal's database, as somebody with the file or the server could do it."""
+    made = sqlalchemy.create_engine(journal_url(world.folder), poolclass=sqlalchemy.NullPool)
+    with made.begin() as connection:
+        if engine == "postgresql":
+            statement = statement.replace("%", "%%").replace("?", "%s")
+        found = connection.exec_driver_sql(statement, values)
+        rows = [tuple(row) for row in found] if found.returns_rows else []
+    made.dispose()
     return rows
 
 

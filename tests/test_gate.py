@@ -16,7 +16,14 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from support import (
+
+from agent.gate import Identity
+from agent.loop import Agent
+from agent.platica import Platica
+from agent.sandbox.api import create_app
+from agent.sandbox.seed import LOCAL_KEY
+from agent.sandbox.store import Fault
+from tests.support import (
     CITA,
     ENCUESTA,
     NOW,
@@ -29,19 +36,13 @@ from support import (
     cards,
     departures,
     failure,
+    journal_url,
     make_world,
+    open_journal,
     results,
     settings,
     sql,
 )
-
-from agent.gate import Identity
-from agent.journal import Journal
-from agent.loop import Agent
-from agent.platica import Platica
-from agent.sandbox.api import create_app
-from agent.sandbox.seed import LOCAL_KEY
-from agent.sandbox.store import Fault
 
 SEND = ("send_campaign", {"campaignId": CITA, "channelId": "wb-501", "template": {"params": ["equipo", "viernes"]}})
 READ = ("get_campaign", {"campaignId": CITA})
@@ -98,7 +99,7 @@ async def test_small_writes_run_and_are_on_record(world: World) -> None:
     assert [result.outcome for result in results(events)] == ["done"] * 3
     assert cards(events) == []
     who = Identity.os_user().key
-    assert sql(world, "SELECT tool, state, by, size FROM attempt ORDER BY rowid") == [
+    assert sql(world, "SELECT tool, state, by, size FROM attempt ORDER BY started_at, approval, call_id") == [
         ("create_campaign", "done", who, 0),
         ("update_campaign", "done", who, 0),
         ("add_campaign_audience", "done", who, 3),
@@ -465,7 +466,7 @@ CHILD = """
 import asyncio, json, sys
 sys.path[:0] = {path!r}
 import httpx
-from support import Clock, ScriptedModel, settings
+from tests.support import Clock, ScriptedModel, settings
 from agent.journal import Journal
 from agent.loop import Agent
 from agent.platica import Platica
@@ -501,11 +502,11 @@ async def test_p5_kill_9_in_the_middle_of_a_send_is_unknown_and_never_sent_twice
     server: tuple[str, Any], tmp_path: Path
 ) -> None:
     url, store = server
-    clock, model, database = Clock(), ScriptedModel([[SEND]]), f"sqlite:///{tmp_path / 'journal.db'}"
+    clock, model = Clock(), ScriptedModel([[SEND]])
 
     def process() -> Agent:
         platica = Platica(httpx.AsyncClient(base_url=url), key=LOCAL_KEY, requests_per_second=1e6)
-        journal = Journal(database, clock=clock)
+        journal = open_journal(tmp_path, clock)
         return Agent(settings(), model=model, platica=platica, journal=journal, clock=clock, locale="en")
 
     agent = process()
@@ -513,7 +514,7 @@ async def test_p5_kill_9_in_the_middle_of_a_send_is_unknown_and_never_sent_twice
     await agent.aclose()
     store.add_fault(Fault("delay_after", seconds=60, path=f"/v1/campaigns/{CITA}/send"))
     paths = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-    code = CHILD.format(path=paths, url=url, key=LOCAL_KEY, database=database, approval=asked.id)
+    code = CHILD.format(path=paths, url=url, key=LOCAL_KEY, database=journal_url(tmp_path), approval=asked.id)
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, cwd=tmp_path)
     ends = time.monotonic() + 20
     while not store.outbox() and time.monotonic() < ends and child.poll() is None:

@@ -1,27 +1,19 @@
-"""The journal by itself: leases, the fence, group commit, locks, and files that are no database."""
+"""The journal by itself: leases, the inbox, the fence, group commit and locks, on both engines."""
 
 import asyncio
-import os
 import socket
-import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Clock, failure, make_world, settings
 
 from agent.errors import (
-    AgentError,
-    DatabaseCorrupt,
-    DatabaseError,
-    DatabaseFull,
-    DatabaseNewer,
-    DatabaseUnavailable,
     SessionBusy,
 )
 from agent.journal import LEASE, Approval, Attempt, Decision, Event, Journal, Transaction, is_dead, make_owner
+from tests.support import Clock, make_world, open_journal
 
 APPROVAL = Approval(
     id="a1", conversation="s", tool="send_campaign", calls=[{"id": "c1", "arguments": {"campaignId": "ñ"}}],
@@ -40,21 +32,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def open_journal(tmp_path: Path, clock: Clock) -> AsyncIterator[Callable[[], Journal]]:
-    made: list[Journal] = []
-
-    def build() -> Journal:
-        made.append(Journal(f"sqlite:///{tmp_path / 'deep' / 'journal.db'}", clock=clock))
-        return made[-1]
-
-    yield build
-    for one in made:
-        await one.aclose()
+def build(tmp_path: Path, clock: Clock) -> Callable[[], Journal]:
+    """Each call is another process on the same database."""
+    return lambda: open_journal(tmp_path / "deep", clock)
 
 
 @pytest.fixture
-def journal(open_journal: Callable[[], Journal]) -> Journal:
-    return open_journal()
+def journal(build: Callable[[], Journal]) -> Journal:
+    return build()
 
 
 async def test_records_come_back_as_they_went_in(journal: Journal) -> None:
@@ -88,8 +73,8 @@ async def test_a_lease_has_one_owner_until_it_ends(journal: Journal, clock: Cloc
     assert await journal.write(lambda tx: tx.lease("s", "one"))
 
 
-async def test_two_that_take_a_lease_at_once(open_journal: Callable[[], Journal]) -> None:
-    one, two = open_journal(), open_journal()
+async def test_two_that_take_a_lease_at_once(build: Callable[[], Journal]) -> None:
+    one, two = build(), build()
     for number in range(10):
         session = f"s{number}"
         both = await asyncio.gather(
@@ -145,8 +130,8 @@ async def test_states_move_by_compare_and_set(journal: Journal, clock: Clock) ->
     assert not await journal.write(lambda tx: tx.move("nope", "pending", "approved"))
 
 
-async def test_an_attempt_s_key_is_taken_once_across_processes(open_journal: Callable[[], Journal]) -> None:
-    journals = [open_journal() for _ in range(3)]
+async def test_an_attempt_s_key_is_taken_once_across_processes(build: Callable[[], Journal]) -> None:
+    journals = [build() for _ in range(3)]
     found = await asyncio.gather(
         *(journals[n % 3].write(lambda tx, n=n: tx.attempt(replace(ATTEMPT, id=f"t{n}"))) for n in range(9))
     )
@@ -194,116 +179,3 @@ async def test_the_turn_of_a_dead_process_is_taken_over_at_once(tmp_path: Path) 
     events = await asyncio.wait_for(world.say("are you there?", "yes"), 5)
     assert events[-1].type == "reply"
     await world.agent.aclose()
-
-
-# Files that are no database.
-
-
-async def trouble(url: str) -> AgentError:
-    """What the journal says, and that an agent over it ends its turn with just that."""
-    journal = Journal(url)
-    with pytest.raises(DatabaseError) as caught:
-        await journal.write(lambda tx: tx.append("s", [Event(1, "user", "{}")]))
-    # It stays an error, not a hang.
-    with pytest.raises(DatabaseError):
-        await asyncio.wait_for(journal.open(), 5)
-    await journal.aclose()
-    return caught.value
-
-
-async def test_a_file_of_garbage(tmp_path: Path) -> None:
-    (tmp_path / "journal.db").write_bytes(b"this is no database at all" * 400)
-    error = await trouble(f"sqlite:///{tmp_path / 'journal.db'}")
-    assert isinstance(error, DatabaseCorrupt)
-    assert (tmp_path / "journal.db").read_bytes().startswith(b"this is no")
-
-
-async def test_a_damaged_database(tmp_path: Path) -> None:
-    path = tmp_path / "journal.db"
-    journal = Journal(f"sqlite:///{path}")
-    rows = [Event(n, "user", "x" * 2_000) for n in range(1, 200)]
-    await journal.write(lambda tx: tx.append("s", rows))
-    await journal.aclose()
-    for wal in tmp_path.glob("journal.db-*"):
-        wal.unlink()
-    data = bytearray(path.read_bytes())
-    data[4096 : len(data)] = os.urandom(len(data) - 4096)
-    path.write_bytes(data)
-    assert isinstance(await trouble(f"sqlite:///{path}"), DatabaseError)
-
-
-async def test_a_directory_or_a_path_below_a_file(tmp_path: Path) -> None:
-    assert isinstance(await trouble(f"sqlite:///{tmp_path}"), DatabaseUnavailable)
-    (tmp_path / "file").write_text("")
-    assert isinstance(await trouble(f"sqlite:///{tmp_path / 'file' / 'journal.db'}"), DatabaseUnavailable)
-    assert isinstance(await trouble("sqlite:////proc/nope/journal.db"), DatabaseError)
-
-
-async def test_an_address_that_is_none() -> None:
-    for url in ("nonsense", "sqlite", "nodb://x/y", ""):
-        assert isinstance(await trouble(url), DatabaseError)
-
-
-async def test_a_database_that_is_full(tmp_path: Path) -> None:
-    """A limit on its pages stands for a disk without space: SQLite gives the same error."""
-    path = tmp_path / "journal.db"
-    journal = Journal(f"sqlite:///{path}")
-    await journal.open()
-    await journal.aclose()
-    limited = Journal(f"sqlite:///{path}")
-    with pytest.raises(DatabaseError) as caught:
-        await limited.write(_fill)
-    await limited.aclose()
-    assert isinstance(caught.value, DatabaseFull)
-
-
-def _fill(tx: Transaction) -> None:
-    tx._c.exec_driver_sql("PRAGMA max_page_count = 40")
-    tx.append("s", [Event(n, "user", "x" * 4_000) for n in range(1, 100)])
-
-
-async def test_a_database_of_a_newer_program_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "journal.db"
-    journal = Journal(f"sqlite:///{path}")
-    await journal.open()
-    await journal.aclose()
-    with sqlite3.connect(path) as database:
-        database.execute("UPDATE alembic_version SET version_num = '9999'")
-    database.close()
-    error = await trouble(f"sqlite:///{path}")
-    assert isinstance(error, DatabaseNewer)
-    assert error.data["found"] == "9999"
-    world = make_world(tmp_path)
-    events = await world.say("hello", "hi")
-    assert failure(events).code == "database_newer"
-    assert world.model.seen == []
-    await world.agent.aclose()
-
-
-async def test_a_turn_over_a_broken_database_does_nothing_gated(tmp_path: Path) -> None:
-    (tmp_path / "journal.db").write_bytes(b"garbage" * 1000)
-    world = make_world(tmp_path)
-    delete = ("delete_campaign", {"campaignId": "cmpEncuestaSatisfac1"})
-    assert failure(await world.say("hello", [delete])).code == "database_corrupt"
-    assert failure(await world.decide("x", "approve")).code == "database_corrupt"
-    assert world.transport.seen == []
-    await world.agent.aclose()
-
-
-async def test_the_file_is_its_owner_s_and_commits_are_durable(journal: Journal, tmp_path: Path) -> None:
-    await journal.open()
-    assert (tmp_path / "deep").stat().st_mode & 0o077 == 0
-    pragmas = ("journal_mode", "synchronous", "busy_timeout")
-    values = [await journal.read(lambda tx, p=p: tx._c.exec_driver_sql(f"PRAGMA {p}").scalar()) for p in pragmas]
-    assert values == ["wal", 2, 30000]
-    assert settings().home
-
-
-async def test_processes_that_open_a_new_database_at_once_all_get_it(tmp_path: Path) -> None:
-    """SQLite doesn't wait for a busy file when two switch a new one to WAL at once."""
-    for number in range(25):
-        journals = [Journal(f"sqlite:///{tmp_path / str(number)}.db") for _ in range(2)]
-        found = await asyncio.gather(*(journal.open() for journal in journals), return_exceptions=True)
-        for journal in journals:
-            await journal.aclose()
-        assert found == [None] * 2

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 from pydantic_core import from_json
-from support import (
+
+from agent.errors import ModelBroken, ModelUnreachable
+from agent.gate import Identity
+from agent.loop import Reply, Text, ToolCalled, Usage
+from agent.model import Call, Completion
+from agent.sandbox.store import Fault
+from agent.transcript import ANSWER_BYTES
+from tests.support import (
     CITA,
     ENCUESTA,
     PROMO,
@@ -23,13 +30,6 @@ from support import (
     results,
     sql,
 )
-
-from agent.errors import ModelBroken, ModelUnreachable
-from agent.gate import Identity
-from agent.loop import Reply, Text, ToolCalled, Usage
-from agent.model import Call, Completion
-from agent.sandbox.store import Fault
-from agent.transcript import ANSWER_BYTES
 
 READ = ("get_campaign", {"campaignId": CITA})
 REMOVE = ("remove_campaign_audience_client", {"campaignId": CITA, "phoneNumber": "+525500100010"})
@@ -293,10 +293,8 @@ async def test_a_call_by_hand_is_a_turn_without_a_model(world: World) -> None:
 async def test_a_bad_call_by_hand_changes_nothing(world: World, arguments: str) -> None:
     events = [event async for event in world.agent.call("h", READ[0], arguments)]
     assert failure(events).code == "invalid_call"
-    assert (
-        sql(world, "SELECT name FROM sqlite_master WHERE name = 'event'") == []
-        or sql(world, "SELECT * FROM event") == []
-    )
+    await world.agent.journal.open()
+    assert sql(world, "SELECT * FROM event") == []
 
 
 async def test_a_decision_goes_on_with_the_turn_from_another_process(world: World) -> None:

@@ -8,7 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
-from support import (
+
+from agent.loop import ApprovalAsked, Progress
+from agent.sandbox.seed import LIMITED_KEY
+from agent.sandbox.store import Fault
+from tests.support import (
     AVISO,
     BIENVENIDA,
     BUEN_FIN,
@@ -22,10 +26,6 @@ from support import (
     make_world,
     results,
 )
-
-from agent.loop import ApprovalAsked, Progress
-from agent.sandbox.seed import LIMITED_KEY
-from agent.sandbox.store import Fault
 
 
 @pytest.fixture

@@ -12,7 +12,16 @@ from typing import Any
 import httpx
 import pytest
 from pydantic_core import from_json
-from support import (
+
+from agent.domain import Risk
+from agent.errors import ApiUnreachable
+from agent.gate import Identity
+from agent.loop import Reply, Text
+from agent.operations import parse
+from agent.platica import Permit, Request
+from agent.sandbox.seed import LOCAL_KEY
+from agent.sandbox.store import Fault
+from tests.support import (
     AVISO,
     CITA,
     ENCUESTA,
@@ -28,15 +37,6 @@ from support import (
     results,
     sql,
 )
-
-from agent.domain import Risk
-from agent.errors import ApiUnreachable
-from agent.gate import Identity
-from agent.loop import Reply, Text
-from agent.operations import parse
-from agent.platica import Permit, Request
-from agent.sandbox.seed import LOCAL_KEY
-from agent.sandbox.store import Fault
 
 SEND = ("send_campaign", {"campaignId": CITA, "channelId": "wb-501", "template": {"params": ["equipo", "viernes"]}})
 DELETE = ("delete_campaign", {"campaignId": ENCUESTA})

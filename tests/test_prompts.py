@@ -10,7 +10,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from support import CITA, ENCUESTA, NOW, PROMO, World, card, make_world, results
 
 import agent.errors
 from agent.errors import AgentError
@@ -18,6 +17,7 @@ from agent.gate import Kind
 from agent.operations import OPERATIONS
 from agent.prompts import Words, guess_language
 from agent.visible import visible, visible_lines
+from tests.support import CITA, ENCUESTA, NOW, PROMO, World, card, make_world, results
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [path for path in (ROOT / "agent").rglob("*.py") if "sandbox" not in path.parts]

@@ -11,7 +11,7 @@ import pytest
 from agent.gate import Identity
 from agent.loop import Agent, ApprovalAsked, ToolResult
 from agent.model import Call, Completion
-from tests.support import AVISO, BUEN_FIN, CITA, ENCUESTA, World, make_world
+from tests.support import AVISO, BUEN_FIN, CITA, ENCUESTA, World, make_world, open_journal
 
 SEND = ("send_campaign", {"campaignId": CITA, "channelId": "wb-501", "template": {"params": ["a", "b"]}})
 REMOVE = ("remove_campaign_audience_client", {"campaignId": ENCUESTA, "phoneNumber": "+525500100011"})
@@ -30,9 +30,7 @@ def card(events: list[Any]) -> ApprovalAsked:
 
 def again(world: World, **more: Any) -> Agent:
     """Another process on the same journal and sandbox."""
-    from agent.journal import Journal
-
-    journal = Journal(f"sqlite:///{world.folder / 'journal.db'}", clock=world.clock)
+    journal = open_journal(world.folder, world.clock)
     settings = world.agent.settings.model_copy(update=more)
     platica = world.agent.platica
     return Agent(settings, model=world.model, platica=platica, journal=journal, clock=world.clock, locale="en")
