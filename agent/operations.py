@@ -61,26 +61,6 @@ def _moment(text: str, info: ValidationInfo) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
-def _number_host(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """`host` as an address, in any of the forms that resolvers take: 10.0.0.1, 0x7f.1, 2130706433, [::1]."""
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        pass
-    parts = host.split(".")
-    if not 1 <= len(parts) <= 4 or not all(re.fullmatch(r"0[xX][0-9a-fA-F]+|[0-9]+", part) for part in parts):
-        return None
-    numbers = [int(p, 16) if p[:2] in ("0x", "0X") else int(p, 8) if p[0] == "0" and len(p) > 1 else int(p)
-               for p in parts if not (p[0] == "0" and re.search("[89]", p) and p[:2] not in ("0x", "0X"))]  # fmt: skip
-    if len(numbers) != len(parts):
-        return None
-    value = 0
-    for number in numbers[:-1]:
-        value = value << 8 | number
-    value = value << 8 * (5 - len(numbers)) | numbers[-1]
-    return ipaddress.IPv4Address(value) if value < 2**32 else None
-
-
 _PUBLIC = ipaddress.IPv6Network("2000::/3")
 _CARRIERS = [ipaddress.IPv6Network(net) for net in ("2002::/16", "2001::/32", "3fff::/20")]
 """Public by their number, but they stand for IPv4 addresses or for nobody."""
@@ -90,14 +70,16 @@ _LOCAL_NAMES = ("localhost", "localdomain", "local", "internal", "intranet", "la
 
 def _is_private(host: str) -> bool:
     """True for every host that isn't surely a public one."""
-    address = _number_host(host)
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        last = host.rpartition(".")[2]
+        # What ends in a number is an address in one of the forms that only resolvers take: 0x7f.1, 2130706433.
+        numeric = re.fullmatch(r"0x[0-9a-f]*|[0-9]+", last) is not None
+        return numeric or last in _LOCAL_NAMES or "." not in host
     if isinstance(address, ipaddress.IPv6Address):
         return not address.is_global or address not in _PUBLIC or any(address in net for net in _CARRIERS)
-    if address is not None:
-        return not address.is_global or address.is_multicast
-    last = host.rpartition(".")[2]
-    numeric = re.fullmatch(r"0[xX][0-9a-fA-F]*|[0-9]+", last) is not None
-    return numeric or last in _LOCAL_NAMES or "." not in host
+    return not address.is_global or address.is_multicast
 
 
 def _media(text: str) -> str:

@@ -26,6 +26,7 @@ from agent.gate import Identity
 from agent.interfaces.terminal import Screen, decide_here
 from agent.loop import Agent, ApprovalAsked, Reply
 from agent.operations import OPERATIONS
+from agent.preview import Preview
 from agent.sandbox.api import create_app
 from agent.sandbox.contract import iso
 from agent.sandbox.model import RuleModel
@@ -636,13 +637,16 @@ async def a_title_that_reorders_its_figures(stage: Stage, title: str) -> None:
     assert "hidden_characters" not in codes(clean)
     stage.world.clock.tick(1)
     stage.alter(ENCUESTA, title=title)
-    # What is bound is the raw text: the title that only looks alike is another one.
     fresh = card(await stage.world.decide(clean.id, "approve", confirm=bare))
     for asked in (fresh, await hands_over(stage, [DELETE], session="hidden")):
         assert "hidden_characters" in codes(asked)
         assert visible(title) in asked.card.headline
         assert_clean(asked.card.headline)
         assert any("hidden characters" in line for line in asked.card.warnings)
+    # Bound is the raw text, whatever else in the record has changed with it.
+    facts = fresh.preview["facts"]
+    alike = {**fresh.preview, "facts": {**facts, "campaign": {**facts["campaign"], "title": bare}}}
+    assert Preview.load(fresh.preview).fingerprint != Preview.load(alike).fingerprint
     # Without the marks it isn't the title that is typed.
     assert failure(await stage.world.decide(fresh.id, "approve", confirm=bare)).code == "approval_confirmation"
 
@@ -1014,7 +1018,7 @@ INSIDE = [
     "http://[::1]/", "http://[::]/", "http://[fe80::1]/", "http://[fe80::1%25eth0]/", "http://[fd00::1]/",
     "http://[::ffff:10.0.0.1]/", "http://[::ffff:a00:1]/", "http://[::ffff:0:10.0.0.1]/", "http://[64:ff9b::10.0.0.1]/",
     "http://[64:ff9b:1::a00:1]/", "http://[2002:a00:1::]/", "http://[::10.0.0.1]/", "http://[ff02::1]/", "http://[fec0::1]/",
-    "http://[v1.fe80]/", "http://[::1].a.test/",
+    "http://[2606:4700::1111%25eth0]/", "http://[v1.fe80]/", "http://a.test/ñ.png", "http://[::1].a.test/",
     "http://127。0。0。1/", "http://localhost。/", "http://a．internal/", "http://①②⑦.0.0.1/", "http://ⓛocalhost/",
     "http://127.0.0.%31/", "http://%6cocalhost/", "http://a%2einternal/", "http://a.test%00.b.test/",
     "http://metadata.google.internal/", "http://metadata.google.internal./", "http://x.INTERNAL/", "http://printer.local/",
