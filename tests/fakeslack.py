@@ -65,6 +65,7 @@ SESSION_TITLE_LENGTH = 200
 PROMPTS, LOADING_MESSAGES = 4, 10
 CONNECTIONS = 10
 RESPONSE_URL_USES = 5
+SIGNATURE_AGE = 300
 # Not published. Measured by users (slackapi/bolt-js#2509): 13,297 characters in one block, 125 fewer with one more.
 BLOCKS_LENGTH = 13_200
 BLOCK_OVERHEAD = 125
@@ -735,6 +736,10 @@ class Workspace:
             found.status = "active"
         return found
 
+    def session_status(self, channel: str, thread_ts: str) -> str:
+        found = self.session(channel, thread_ts)
+        return found.status if found else ""
+
     def set_session(self, channel: str, thread_ts: str, status: str, title: str = "") -> Session:
         if status not in SESSION_STATUSES:
             raise Refusal("invalid_arguments", "must be a valid enum value [json-pointer:/status]")
@@ -1191,8 +1196,8 @@ def auth_test(_: Workspace, __: Json) -> Json:
 class Wire:
     """How a delivery is signed, and from where it comes; the default is Slack itself, from the app's workspace.
 
-    `age` in seconds dates the signature back, `secret` signs with another one, `tampered` changes the body after it
-    was signed, `team` is another workspace that has the app too.
+    `age` in seconds dates the signature back (up to five minutes that is only a slow network), `secret` signs with
+    another one, `tampered` changes the body after it was signed, `team` is another workspace that has the app too.
     """
 
     age: float = 0.0
@@ -1203,7 +1208,7 @@ class Wire:
 
     @property
     def forged(self) -> bool:
-        return bool(self.age or self.secret or self.tampered or not self.signed)
+        return bool(abs(self.age) > SIGNATURE_AGE or self.secret or self.tampered or not self.signed)
 
     def headers(self, body: bytes) -> dict[str, str]:
         if not self.signed:
@@ -1271,7 +1276,7 @@ class Delivering(Workspace):
         super().__init__(manifest, **more)
         self.urls = list(urls)
         self.links: list[Link] = []
-        self.deliveries: dict[str, Delivery] = {}
+        self.deliveries: list[Delivery] = []
         self.stray_acks: list[str] = []
         self._tickets: set[str] = set()
         self._turn = itertools.count()
@@ -1312,14 +1317,16 @@ class Delivering(Workspace):
 
     def redeliver(self, delivery: "Delivery | str") -> Delivery:
         """The same event once more, as Slack does when it believes that the first was lost."""
-        known = self.deliveries[delivery] if isinstance(delivery, str) else delivery
+        known = delivery
+        if isinstance(known, str):
+            known = next(one for one in self.deliveries if one.id == delivery)
         again = Delivery(known.id, known.kind, known.payload, known.wire)
         return self.deliver(again, first=1, why="http_timeout")
 
     def deliver(self, delivery: Delivery, *, first: int = 0, why: str = "") -> Delivery:
         if not self.urls and delivery.wire.forged:
             raise NotPossible("nobody can forge what comes over Slack's own socket")
-        self.deliveries.setdefault(delivery.id, delivery)
+        self.deliveries.append(delivery)
         over = self._over_http if self.urls else self._over_sockets
         task = asyncio.ensure_future(over(delivery, first, why))
         self._work.add(task)
@@ -1921,7 +1928,7 @@ class Peopled(Delivering):
         return found
 
     def summary(self) -> str:
-        return f"messages: {self.texts()[-5:]}; deliveries: {[(d.id, d.state) for d in self.deliveries.values()][-5:]}"
+        return f"messages: {self.texts()[-5:]}; deliveries: {[(d.id, d.state) for d in self.deliveries[-5:]]}"
 
 
 def rich_text(text: str, block_id: str) -> Json:
@@ -2245,7 +2252,7 @@ class FakeSlack(Peopled):
         keyed = {name: {" ".join(key): as_json(one) for key, one in found.items()} for name, found in maps.items()}
         kept: Json = {"messages": shown, "ephemerals": self.whispers, "views": self.views, "stacks": self.stacks}
         kept |= {"homes": self.homes, "users": self.users, "channels": self.channels, "calls": self.record}
-        kept |= {"deliveries": list(self.deliveries.values()), "links": self.links, "now": self.now()}
+        kept |= {"deliveries": self.deliveries, "links": self.links, "now": self.now()}
         return {**as_json(kept), **keyed}
 
     async def _control(self, request: web.Request) -> web.Response:

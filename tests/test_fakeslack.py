@@ -238,6 +238,7 @@ async def test_who_and_where(slack: FakeSlack, client: AsyncWebClient) -> None:
     assert (await client.usergroups_users_list(usergroup=APROBADORES))["users"] == [BETO]
     assert (await client.usergroups_list())["usergroups"][0]["handle"] == "aprobadores"
     opened = (await client.conversations_open(users=ANA))["channel"]["id"]
+    assert (await client.conversations_open(channel=opened))["channel"]["id"] == opened
     assert (await client.conversations_info(channel=opened))["channel"]["is_im"]
     assert (await client.conversations_info(channel=VENTAS))["channel"]["is_member"]
     posted = await client.chat_postMessage(channel=ANA, text="a la persona")
@@ -406,6 +407,53 @@ async def test_a_reader_sees_blocks_as_text(slack: FakeSlack, client: AsyncWebCl
     ]
 
 
+async def test_a_reader_sees_the_rarer_blocks_too(slack: FakeSlack, client: AsyncWebClient) -> None:
+    item = {"type": "rich_text_section", "elements": [{"type": "text", "text": "uno"}]}
+    inner = [
+        {"type": "channel", "channel_id": VENTAS},
+        {"type": "usergroup", "usergroup_id": APROBADORES},
+        {"type": "broadcast", "range": "here"},
+        {"type": "emoji", "name": "tada"},
+        {"type": "link", "url": "https://x.mx"},
+    ]
+    rich = [
+        {"type": "rich_text_list", "style": "bullet", "elements": [item]},
+        {"type": "rich_text_section", "elements": inner},
+    ]
+    rating = {
+        "positive_button": {"text": plain("Bien"), "value": "1"},
+        "negative_button": {"text": plain("Mal"), "value": "0"},
+    }
+    card = {"type": "card", "title": plain("Verano"), "body": plain("6 personas"), "actions": [button("see")]}
+    blocks = [
+        {"type": "rich_text", "elements": rich},
+        {"type": "carousel", "elements": [card]},
+        field("razón", {"type": "plain_text_input", "action_id": "v", "initial_value": "caro"}),
+        {"type": "context", "elements": [{"type": "image", "image_url": "https://x.mx/a.png", "alt_text": "logo"}]},
+        {"type": "context_actions", "elements": [{"type": "feedback_buttons", "action_id": "r", **rating}]},
+        {"type": "alert", "text": plain("Ojo"), "level": "warning"},
+        {"type": "markdown", "text": "**fin**"},
+    ]
+    sent = await client.chat_postMessage(channel=VENTAS, text="x", blocks=blocks)
+    assert slack.text(sent["ts"]).splitlines() == [
+        "• uno",
+        "#ventas@aprobadores@here:tada:https://x.mx",
+        "Verano",
+        "6 personas",
+        "[Aprobar]",
+        "razón: caro",
+        "logo",
+        "[Bien] [Mal]",
+        "Ojo",
+        "**fin**",
+    ]
+    assert [one.action_id for one in slack.buttons(sent["ts"])] == ["see", "r"]
+    dated = "Vence <!date^1764000000^{date}|el lunes>"
+    for more, shown in (({"markdown_text": "**x**"}, "**x**"), ({"text": dated}, "Vence el lunes")):
+        sent = await client.api_call("chat.postMessage", json={"channel": VENTAS, **more})
+        assert slack.text(sent["ts"]) == shown
+
+
 async def test_escaped_text_pings_nobody(slack: FakeSlack, client: AsyncWebClient) -> None:
     sent = await client.chat_postMessage(channel=VENTAS, text="&lt;!channel&gt; &lt;@U0BETO&gt;")
     assert slack.mentioned(sent["ts"]) == set()
@@ -505,12 +553,14 @@ async def test_tasks_and_the_plan_are_updated_in_place(slack: FakeSlack, client:
     await client.chat_appendStream(**of(begun), chunks=[plan, task])
     await client.chat_appendStream(**of(begun), markdown_text="Hay 6.")
     done = {"type": "task_update", "id": "1", "title": "Leí campañas", "status": "complete", "details": ", página 2"}
-    await client.chat_stopStream(**of(begun), chunks=[done, plan | {"title": "Listo"}])
+    more = {"type": "blocks", "blocks": [section("con bloques")]}
+    await client.chat_stopStream(**of(begun), chunks=[done, plan | {"title": "Listo"}, more])
     assert slack.text(begun["ts"]).splitlines() == [
         "Busco.",
         "Listo",
         "[complete] Leí campañas · página 1, página 2",
         "Hay 6.",
+        "con bloques",
     ]
     assert slack.message(begun["ts"]).text == "Busco. Hay 6."
 
@@ -545,10 +595,10 @@ async def test_the_sdks_own_streamer_works(slack: FakeSlack, client: AsyncWebCli
     streamer = await client.chat_stream(channel=VENTAS, thread_ts=thread, buffer_size=8, **TO_ANA)
     for word in ("La ", "campaña ", "está ", "lista."):
         await streamer.append(markdown_text=word)
-    assert slack.session(VENTAS, thread).status == "processing"  # type: ignore[union-attr]
+    assert slack.session_status(VENTAS, thread) == "processing"
     await streamer.stop(session_status="suspended")
     assert slack.texts(VENTAS, thread)[-1] == "La campaña está lista."
-    assert slack.session(VENTAS, thread).status == "suspended"  # type: ignore[union-attr]
+    assert slack.session_status(VENTAS, thread) == "suspended"
     assert len(slack.calls("chat.appendStream")) >= 1
 
 
@@ -567,12 +617,13 @@ async def test_a_sessions_status(slack: FakeSlack, client: AsyncWebClient) -> No
     assert await error(client.agents_sessions_rename(channel_id=VENTAS, thread_ts=other, title="x")) == (
         "session_not_found"
     )
+    assert await error(client.agents_sessions_rename(**at, title="x" * 201)) == "invalid_arguments"
     await client.agents_sessions_rename(**at, title="Verano")
     again = await client.agents_sessions_setStatus(**at, status="suspended", title="ignored once it exists")
     assert again["title"] == "Verano"
     await client.agents_sessions_setStatus(**at, status="processing")
     slack.tick(3_601)
-    assert slack.session(VENTAS, thread).status == "active"  # type: ignore[union-attr]
+    assert slack.session_status(VENTAS, thread) == "active"
 
 
 async def test_a_threads_status_text_goes_with_the_answer_or_after_two_minutes(
@@ -606,12 +657,12 @@ async def test_the_stop_button(slack: FakeSlack, client: AsyncWebClient) -> None
     assert event["streaming_message_ts"] == [begun["ts"]]
     assert await error(client.chat_appendStream(**of(begun), markdown_text="x")) == "stopped_by_user"
     assert await error(client.chat_stopStream(**of(begun))) == "message_not_in_streaming_state"
-    assert slack.session(*place).status == "processing", "the app has to change it"  # type: ignore[union-attr]
+    assert slack.session_status(*place) == "processing", "the app has to change it"
     (again,) = await slack.stop(ANA, *place, wait=False)
     assert again.payload["event"]["streaming_message_ts"] == []
     await client.agents_sessions_setStatus(channel_id=place[0], thread_ts=place[1], status="active")
     with pytest.raises(NotPossible, match="no stop button"):
-        await slack.stop(ANA, *place)
+        await slack.stop(ANA, *place, wait=False)
 
 
 # An app on HTTP that does what a test says.
@@ -619,7 +670,7 @@ async def test_the_stop_button(slack: FakeSlack, client: AsyncWebClient) -> None
 
 class Receiver:
     """Keeps each request; answers what `answers` says in turn, then 200. A number is a status, a dict a body, a
-    function is awaited first."""
+    function is awaited first, "no retry" is a 500 with the header that asks for none."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[Json, Json]] = []
@@ -652,8 +703,8 @@ class Receiver:
         if callable(answer):
             await answer()
             answer = 200
-        if isinstance(answer, web.Response):
-            return answer
+        if answer == "no retry":
+            return web.Response(status=500, headers={"X-Slack-No-Retry": "1"})
         return web.json_response(answer) if isinstance(answer, dict) else web.Response(status=answer)
 
     @property
@@ -765,7 +816,7 @@ async def test_the_apps_own_posts_come_back_as_events() -> None:
     [
         ([500, 500], ["http_error", "http_error"], "acked"),
         ([404, 401, 503, 500], ["http_error"] * 3, "lost"),
-        ([web.Response(status=500, headers={"X-Slack-No-Retry": "1"})], [], "lost"),
+        (["no retry"], [], "lost"),
         ([201], [], "acked"),
     ],
     ids=["errors", "four times", "no retry", "any 2xx"],
@@ -844,6 +895,7 @@ async def test_a_forged_request_is_no_message_and_not_retried(slack: FakeSlack, 
 async def test_a_signature_that_is_a_little_old_is_fine(slack: FakeSlack, app: Receiver) -> None:
     (delivery,) = (await slack.say(ANA, "hola", wire=Wire(age=200))).deliveries
     assert delivery.state == "acked"
+    assert slack.texts() == ["hola"]
 
 
 async def test_another_workspace_and_a_guest_of_another(slack: FakeSlack, app: Receiver) -> None:
@@ -862,9 +914,9 @@ async def test_one_event_twice(slack: FakeSlack, app: Receiver) -> None:
     said = await slack.say(ANA, "hola", times=2)
     assert [body["event_id"] for body in app.bodies] == [said.deliveries[0].id] * 2
     assert sorted(headers.get("x-slack-retry-num", "0") for _, headers in app.requests) == ["0", "1"]
-    again = slack.redeliver(said.deliveries[0])
+    again = slack.redeliver(said.deliveries[0].id)
     await again.done.wait()
-    assert len(app.requests) == 3
+    assert len(app.requests) == len(slack.deliveries) == 3
     assert len(slack.messages()) == 1
 
 
@@ -1182,6 +1234,8 @@ async def test_what_an_app_may_answer_to_a_submission(slack: FakeSlack, app: Rec
 async def test_views_are_stacked_three_high_and_updated_by_hash(
     slack: FakeSlack, app: Receiver, client: AsyncWebClient
 ) -> None:
+    orphan = client.views_push(trigger_id=await trigger(slack, client), view=modal())
+    assert await error(orphan) == "not_found"
     view = await opened(slack, client, modal(actions(button("more")), external_id="ext-1"))
     assert await error(client.views_open(trigger_id=await trigger(slack, client), view=modal(external_id="ext-1"))) == (
         "duplicate_external_id"
@@ -1206,7 +1260,9 @@ async def test_views_are_stacked_three_high_and_updated_by_hash(
 async def test_an_app_hears_of_a_closed_view_where_it_asked_to(
     slack: FakeSlack, app: Receiver, client: AsyncWebClient
 ) -> None:
-    silent = await opened(slack, client, modal())
+    silent = await opened(slack, client, {k: v for k, v in modal(section()).items() if k != "submit"})
+    with pytest.raises(NotPossible, match="nothing to submit"):
+        await slack.submit(ANA, silent)
     assert await slack.close(ANA, silent) == []
     with pytest.raises(NotPossible):
         await slack.close(ANA, silent)
@@ -1425,7 +1481,8 @@ async def test_what_was_not_acked_comes_again_on_the_next_connection() -> None:
 
 
 async def test_an_event_waits_for_a_connection_and_a_click_does_not(slack: FakeSlack, client: AsyncWebClient) -> None:
-    (click,) = await slack.click(ANA, await posted(client, actions()), "approve")
+    async with asyncio.timeout(5):
+        (click,) = await slack.click(ANA, await posted(client, actions()), "approve")
     assert (click.state, click.attempts) == ("lost", [])
     said = await slack.say(ANA, "hola", wait=False)
     async with Socket(slack) as socket:
@@ -1443,7 +1500,7 @@ async def test_an_envelope_goes_to_one_of_the_connections(slack: FakeSlack) -> N
             for _ in range(2):
                 await socket.ack(await socket.receive())
         await slack.settled()
-        assert {len(delivery.attempts) for delivery in slack.deliveries.values()} == {1}
+        assert {len(delivery.attempts) for delivery in slack.deliveries} == {1}
 
 
 async def test_ten_connections_and_no_more(slack: FakeSlack) -> None:
@@ -1606,7 +1663,7 @@ async def test_a_conversation_with_bolt(transport: str) -> None:
             assert (first.state, second.state) == ("acked", "acked")
             assert slack.text(card.ts) == "Aprobó @beto"
             await slack.settled()
-            assert {one.state for one in slack.deliveries.values()} == {"acked"}
+            assert {one.state for one in slack.deliveries} == {"acked"}
             again = slack.redeliver(said.deliveries[0])
             await again.done.wait()
             assert len(slack.cards(VENTAS)) == 0, "the same event made no second card"
@@ -1691,7 +1748,7 @@ async def test_features_that_the_manifest_lacks() -> None:
         home = {"type": "home", "blocks": [section()]}
         assert await error(client.views_publish(user_id=ANA, view=home)) == "not_enabled"
         with pytest.raises(NotPossible, match="interactivity"):
-            await slack.click(ANA, await posted(client, actions()), "approve")
+            await slack.click(ANA, await posted(client, actions()), "approve", wait=False)
     async with FakeSlack(manifest(settings=deaf), echo=False) as slack:
         people(slack)
         client = AsyncWebClient(token=BOT_TOKEN, base_url=slack.api_url)
@@ -1699,7 +1756,7 @@ async def test_features_that_the_manifest_lacks() -> None:
         answer = await client.agents_sessions_setStatus(**thread, status="processing")
         assert "missing_agent_session_stopped_event_subscription" in answer["response_metadata"]["warnings"]
         with pytest.raises(NotPossible, match="no stop button"):
-            await slack.stop(ANA, VENTAS, thread["thread_ts"])
+            await slack.stop(ANA, VENTAS, thread["thread_ts"], wait=False)
 
 
 # What tests wait for, and the fake as a process.
