@@ -12,11 +12,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import httpx
 
+from agent.journal import Journal
 from agent.platica import Wire
+from agent.sandbox.api import create_app
 from tests.support import Loopback, Served, http_answer
 
 EVER = 1_000
@@ -54,6 +57,26 @@ class Fault:
     timeouts: Mapping[str, float] = field(default_factory=dict)
 
 
+async def make_blank(folder: Path) -> None:
+    """A journal that is migrated already, and a sandbox that is seeded: copying them is quicker than making them."""
+    journal = Journal(f"sqlite:///{folder / 'journal.db'}")
+    await journal.open()
+    await journal.aclose()
+    create_app(folder / "sandbox.db").state.store.close()
+
+
+async def all_of(work: Mapping[str, Awaitable[None]]) -> None:
+    """All at once, since most of a fault is waiting; what failed is raised together, each under its name."""
+    ended = await asyncio.gather(*work.values(), return_exceptions=True)
+    errors: list[Exception] = []
+    for name, error in zip(work, ended, strict=True):
+        if isinstance(error, Exception):
+            error.add_note(f"with {name}")
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup(f"{len(errors)} of {len(work)}", errors)
+
+
 # What becomes of a connection.
 
 
@@ -88,6 +111,10 @@ async def close_on_accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter)
 async def reset_after_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.readuntil(b"\r\n\r\n")
     reset(writer)
+
+
+_STEADY: dict[str, bytes] = {}
+"""Answers that nothing changes: no operation touches channels, templates or agents."""
 
 
 class Rig(Loopback):
@@ -130,10 +157,7 @@ class Rig(Loopback):
             await hold()
         answer = self._due() if self.is_target(served.method, served.target) else None
         honest = await self._honest(served) if answer is None or self.fault.acts else b""
-        if answer is None:
-            writer.write(honest)
-        else:
-            await answer(Hit(writer, honest))
+        await (answer or as_it_is)(Hit(writer, honest))
 
     def _due(self) -> Answering | None:
         """The fault that one more request of its kind meets, if any is left."""
@@ -144,13 +168,18 @@ class Rig(Loopback):
         return None if over else self.fault.answer
 
     async def _honest(self, served: Served) -> bytes:
+        if served.target in _STEADY:
+            return _STEADY[served.target]
         # Its own connection's headers are no business of the sandbox.
         headers = {name: value for name, value in served.headers.items() if name not in ("connection", "host")}
         request = httpx.Request(served.method, self.url + served.target, headers=headers, content=served.body)
         response = await self.api.handle_async_request(request)
         body = await response.aread()
         limits = {name: value for name, value in response.headers.items() if name.startswith("x-")}
-        return http_answer(response.status_code, body, **limits)
+        raw = http_answer(response.status_code, body, **limits)
+        if served.method == "GET" and served.target.startswith(("/v1/channels", "/v1/templates", "/v1/agents")):
+            _STEADY[served.target] = raw
+        return raw
 
     # The port itself.
 
@@ -193,6 +222,10 @@ class Rig(Loopback):
                 task.cancel()
             await asyncio.gather(*hung, return_exceptions=True)
 
+    def vanish(self) -> None:
+        """From now on nobody listens."""
+        self._server.close()
+
     @asynccontextmanager
     async def slammed(self, at_once: Connecting) -> AsyncIterator[None]:
         """For a while this is done to each connection instead of serving it."""
@@ -201,6 +234,44 @@ class Rig(Loopback):
             yield
         finally:
             self.at_once = None
+
+
+class KeepingRig(Rig):
+    """A server that keeps connections for more requests, until one of the target's comes over a connection that had one
+    before: that is carried out and gets no answer. `idle` closes each connection after its first answer, although the
+    answer promised to keep it."""
+
+    def __init__(self, api: httpx.AsyncBaseTransport, method: str, path: str, *, idle: bool) -> None:
+        super().__init__(api, Fault(), method, path)
+        self.idle = idle
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        kept = _Unclosed(writer)
+        while not reader.at_eof() and not writer.is_closing():
+            await super()._serve(reader, kept)  # type: ignore[arg-type]
+            if self.idle:
+                break
+        writer.close()
+
+    async def _answer(self, served: Served, writer: Any) -> None:
+        writer.requests += 1
+        self.reached += self.is_target(served.method, served.target)
+        raw = await self._honest(served)
+        if self.is_target(served.method, served.target) and writer.requests > 1:
+            writer.inner.close()
+            return
+        writer.write(raw.replace(b"connection: close\r\n", b""))
+
+
+class _Unclosed:
+    """A writer that whoever answers one request can't close."""
+
+    def __init__(self, inner: asyncio.StreamWriter) -> None:
+        self.inner, self.requests = inner, 0
+        self.write, self.drain = inner.write, inner.drain
+
+    def close(self) -> None:
+        pass
 
 
 # Answers.
@@ -250,6 +321,10 @@ def limited(headers: Callable[[], dict[str, str]]) -> Answering:
         hit.writer.write(http_answer(429, error(429), **headers()))
 
     return answer
+
+
+async def as_it_is(hit: Hit) -> None:
+    hit.writer.write(hit.honest)
 
 
 async def close_at_once(_: Hit) -> None:
@@ -418,7 +493,6 @@ FAULTS: Mapping[str, Fault] = {
     "200 and nothing": Fault(answers(200)),
     "200 null": Fault(answers(200, "null")),
     "200 a list": Fault(alters(in_json(lambda body: [body]))),
-    "200 a string": Fault(answers(200, '"success"')),
     "200 nested too deeply": Fault(answers(200, "[" * 100_000)),
     "200 without success": Fault(alters(in_json(without_success))),
     "200 status error": Fault(answers(200, {"status": "error", "message": "Upstream error", "data": None})),
@@ -426,7 +500,7 @@ FAULTS: Mapping[str, Fault] = {
     "204": Fault(says("HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")),
     "202 pending": Fault(answers(202, {"status": "pending", "data": {"job": "j1"}})),
     # Redirects, which are never followed.
-    **{str(code): Fault(redirect(code)) for code in (301, 302, 303, 307, 308)},
+    **{str(code): Fault(redirect(code)) for code in (301, 302, 307)},
     # What the API documents as not done.
     **{f"{code} documented": Fault(documented(code), acts=False, times=EVER) for code in REFUSALS},
     # The same statuses from somebody else: a proxy, a firewall.
@@ -434,7 +508,7 @@ FAULTS: Mapping[str, Fault] = {
     "404 with another code": Fault(answers(404, error(400))),
     "422 without an error": Fault(answers(422, {"code": 422, "message": "no"})),
     "400 with a code in words": Fault(answers(400, {"code": "400", "error": "Bad Request"})),
-    **{f"{code} documented": Fault(documented(code)) for code in (405, 408, 409, 410, 413, 418)},
+    **{f"{code} documented": Fault(documented(code)) for code in (405, 408, 409, 418)},
     # The rate limit.
     "429 for a second": Fault(limited(after(1)), acts=False, times=EVER, lasts=1),
     "429 until a date": Fault(limited(at_date(1)), acts=False, times=EVER, lasts=1),
@@ -447,7 +521,7 @@ FAULTS: Mapping[str, Fault] = {
     "429 with another code": Fault(answers(429, error(503), retry_after="0")),
     # Broken servers.
     **{f"{code} documented": Fault(documented(code)) for code in (500, 503)},
-    **{f"{code} HTML": Fault(undocumented(code)) for code in (500, 502, 503, 504, 529)},
+    **{f"{code} HTML": Fault(undocumented(code)) for code in (500, 502, 503)},
     "500 for ever": Fault(documented(500), times=EVER),
     "503 documented with a wait": Fault(documented(503, retry_after="0")),
     "503 documented with limits": Fault(documented(503, x_ratelimit_remaining="0", x_ratelimit_reset="0")),
@@ -462,4 +536,260 @@ FAULTS: Mapping[str, Fault] = {
     "HTML by name": Fault(alters(lambda raw: raw.replace(b"application/json", b"text/html"))),
     "201": Fault(alters(status(201))),
     "200": Fault(alters(status(200))),
+}
+
+
+# The model's endpoint.
+
+
+@dataclass(frozen=True)
+class ModelFault:
+    """`answer` stands in for the honest one, `connecting` for serving the connection at all; `down` is no server.
+    `timeout` is the client's, in seconds, short where the fault is to outlast it. `passes`: it is an answer all the
+    same, and the next one follows it."""
+
+    answer: Answering | None = None
+    connecting: Connecting | None = None
+    down: bool = False
+    passes: bool = False
+    times: int = 1
+    timeout: float = 20.0
+
+
+class Endpoint(Loopback):
+    """A chat-completions endpoint that gives `script` in order, with a fault before the answer number `at`.
+
+    `reached` counts the requests that the fault was done to or would have been, so an answer without fault counts one.
+    """
+
+    def __init__(self, fault: ModelFault, at: int) -> None:
+        super().__init__(self._answer)
+        self.fault, self.at = fault, at
+        self.script: list[bytes] = []
+        self.given = self.reached = 0
+
+    async def __aenter__(self) -> "Endpoint":
+        await super().__aenter__()
+        self._address = self._server.sockets[0].getsockname()
+        self._go_down()
+        return self
+
+    def _due(self) -> bool:
+        if self.given != self.at:
+            return False
+        self.reached += 1
+        return self.reached <= self.fault.times
+
+    def _go_down(self) -> None:
+        if self.fault.down and self.given == self.at:
+            self._server.close()
+
+    async def recover(self) -> None:
+        """No fault any more."""
+        if self.fault.down:
+            self._server = await asyncio.start_server(self._accept, *self._address)
+        self.fault = ModelFault()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.fault.connecting is None or not self._due():
+            await super()._serve(reader, writer)
+            return
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await self.fault.connecting(reader, writer)
+
+    async def _answer(self, served: Served, writer: asyncio.StreamWriter) -> None:
+        due = self.fault.connecting is None and self._due()
+        answer = self.fault.answer if due else None
+        if answer is not None and not self.fault.passes:
+            await answer(Hit(writer, self.script[0]))
+            return
+        self.given += 1
+        self._go_down()
+        await (answer or as_it_is)(Hit(writer, self.script.pop(0)))
+
+
+def completion(message: Mapping[str, Any], finish: str) -> bytes:
+    """A chat completion as plain JSON."""
+    return http_answer(200, {"choices": [{"index": 0, "message": message, "finish_reason": finish}]})
+
+
+def stream(deltas: Sequence[Mapping[str, Any]], finish: str) -> bytes:
+    """A chat completion as server-sent events."""
+    choices = [{"index": 0, "delta": delta} for delta in deltas] + [{"index": 0, "delta": {}, "finish_reason": finish}]
+    events = [json.dumps({"choices": [choice]}) for choice in choices]
+    body = "".join(f"data: {event}\n\n" for event in [*events, "[DONE]"])
+    return http_answer(200, body, kind="text/event-stream")
+
+
+def said(text: str, *, streamed: bool) -> bytes:
+    if not streamed:
+        return completion({"role": "assistant", "content": text}, "stop")
+    return stream([{"content": word + " "} for word in text.split()], "stop")
+
+
+def called(tool: str, arguments: Mapping[str, Any], *, streamed: bool) -> bytes:
+    """One tool call; streamed, its arguments come in three pieces."""
+    text, call = json.dumps(arguments), {"id": "call_1", "type": "function"}
+    if not streamed:
+        made = {**call, "function": {"name": tool, "arguments": text}}
+        return completion({"role": "assistant", "content": None, "tool_calls": [made]}, "tool_calls")
+    third = len(text) // 3
+    pieces = [text[:third], text[third : 2 * third], text[2 * third :]]
+    opening = {"tool_calls": [{"index": 0, **call, "function": {"name": tool, "arguments": ""}}]}
+    rest = [{"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in pieces]
+    return stream([opening, *rest], "tool_calls")
+
+
+# Its faults.
+
+
+def unsized(raw: bytes) -> bytes:
+    """The honest answer without a length, so that only the end of the connection ends it."""
+    head, body = parts(raw)
+    return head.replace(b"content-length: %d\r\n" % len(body), b"") + body
+
+
+def events(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[bytes], bytes]:
+    """The honest stream with something done to its events, without a length. A plain answer is one event."""
+
+    def changed(raw: bytes) -> bytes:
+        head, body = parts(unsized(raw))
+        return head + b"".join(each + b"\n\n" for each in change(body.removesuffix(b"\n\n").split(b"\n\n")))
+
+    return changed
+
+
+def halved(raw: bytes) -> bytes:
+    """The first half of the body, without a length."""
+    head, body = parts(unsized(raw))
+    return head + body[: len(body) // 2]
+
+
+async def halved_then_silence(hit: Hit) -> None:
+    hit.writer.write(halved(hit.honest))
+    await hit.writer.drain()
+    await hold()
+
+
+async def undone_then_silence(hit: Hit) -> None:
+    hit.writer.write(events(lambda every: every[:-1])(hit.honest))
+    await hit.writer.drain()
+    await hold()
+
+
+def endless(event: bytes) -> Answering:
+    """An event again and again, after the first events of the honest stream."""
+
+    async def answer(hit: Hit) -> None:
+        hit.writer.write(events(lambda every: every[:2])(hit.honest))
+        while True:
+            hit.writer.write(event + b"\n\n")
+            await hit.writer.drain()
+            await asyncio.sleep(0.01)
+
+    return answer
+
+
+def data(body: Any) -> bytes:
+    return b"data: " + json.dumps(body).encode()
+
+
+def one_choice(**choice: Any) -> bytes:
+    return data({"choices": [{"index": 0, **choice}]})
+
+
+def among(event: bytes) -> Answering:
+    """One more event in the middle of the honest stream."""
+    return alters(events(lambda every: [*every[:2], event, *every[2:]]))
+
+
+def refused(status: int, message: str = "as documented", **more: Any) -> Answering:
+    """An error as OpenAI's endpoint words it."""
+    headers = {name: str(more.pop(name)) for name in ("retry_after", "x_should_retry") if name in more}
+    return answers(status, {"error": {"message": message, "type": "error", "code": None, **more}}, **headers)
+
+
+MORE_ARGUMENTS = one_choice(delta={"tool_calls": [{"index": 0, "function": {"arguments": " "}}]})
+TOO_LONG = "This model's maximum context length is 8192 tokens."
+BRIEF = 0.5
+"""A timeout in seconds that silence outlasts; the deadline of an answer is five times that."""
+
+MODEL_FAULTS: Mapping[str, ModelFault] = {
+    "nothing": ModelFault(),
+    # No answer.
+    "refused": ModelFault(down=True),
+    "reset on accept": ModelFault(connecting=reset_on_accept),
+    "reset on accept for ever": ModelFault(connecting=reset_on_accept, times=EVER),
+    "closed on accept": ModelFault(connecting=close_on_accept),
+    "reset after the head": ModelFault(connecting=reset_after_head),
+    "reset after the request": ModelFault(reset_at_once),
+    "reset after the request for ever": ModelFault(reset_at_once, times=EVER),
+    "closed without an answer": ModelFault(close_at_once),
+    "silence": ModelFault(hold, timeout=BRIEF),
+    "silence for ever": ModelFault(hold, timeout=BRIEF, times=EVER),
+    # An answer that doesn't end.
+    "head, then silence": ModelFault(head_then_silence, timeout=BRIEF, times=EVER),
+    "half, then silence": ModelFault(halved_then_silence, timeout=BRIEF, times=EVER),
+    "drip beyond the deadline": ModelFault(drip_body, timeout=BRIEF, times=EVER),
+    "comments for ever": ModelFault(endless(b": ping"), timeout=BRIEF, times=EVER),
+    "text for ever": ModelFault(endless(one_choice(delta={"content": "and "})), timeout=BRIEF, times=EVER),
+    "arguments for ever": ModelFault(endless(MORE_ARGUMENTS), timeout=BRIEF, times=EVER),
+    # Half an answer.
+    "half, then closed": ModelFault(alters(halved), times=EVER),
+    "half of what was declared": ModelFault(alters(lambda raw: raw[: -len(parts(raw)[1]) // 2]), times=EVER),
+    "half of a chunk": ModelFault(alters(lambda raw: chunked(raw, size=b"ffff", end=b"")), times=EVER),
+    "chunks without an end": ModelFault(alters(lambda raw: chunked(raw, end=b"")), times=EVER),
+    "the first event alone": ModelFault(alters(events(lambda every: every[:1])), times=EVER),
+    "no finish and no end": ModelFault(alters(events(lambda every: every[:-2])), times=EVER),
+    "no finish": ModelFault(alters(events(lambda every: [*every[:-2], every[-1]])), passes=True),
+    "no end": ModelFault(alters(events(lambda every: every[:-1])), passes=True),
+    "no end, then silence": ModelFault(undone_then_silence, timeout=BRIEF, times=EVER),
+    # Another answer than was asked for.
+    "an error in the stream": ModelFault(among(data({"error": {"message": "overloaded", "code": 503}})), times=EVER),
+    "too long, in the stream": ModelFault(among(data({"error": {"message": TOO_LONG}})), times=EVER),
+    "every event twice": ModelFault(alters(events(lambda every: [e for e in every for _ in "12"])), passes=True),
+    "the first event twice": ModelFault(alters(events(lambda every: [every[0], *every])), passes=True),
+    "an event without choices": ModelFault(among(data({"choices": []})), passes=True),
+    "an event of null": ModelFault(among(one_choice(delta=None)), passes=True),
+    "an event of broken JSON": ModelFault(among(b'data: {"choices": [{"delta": {"conte'), times=EVER),
+    "an event of bad UTF-8": ModelFault(among(b'data: {"choices": [{"delta": {"content": "\xff"}}]}'), times=EVER),
+    "an event that is a list": ModelFault(among(b"data: [1]"), times=EVER),
+    "no choices": ModelFault(answers(200, {"id": "x", "choices": []}), times=EVER),
+    "choices null": ModelFault(answers(200, {"choices": None}), times=EVER),
+    "a choice null": ModelFault(answers(200, {"choices": [None]}), times=EVER),
+    "a message null": ModelFault(answers(200, {"choices": [{"message": None, "finish_reason": "stop"}]}), passes=True),
+    "200 HTML": ModelFault(answers(200, HTML, kind="text/html"), times=EVER),
+    "200 broken JSON": ModelFault(answers(200, '{"choices": [{"message": {"conte'), times=EVER),
+    "200 and nothing": ModelFault(answers(200), times=EVER),
+    "200 null": ModelFault(answers(200, "null"), times=EVER),
+    "200 a list": ModelFault(answers(200, [1]), times=EVER),
+    "200 nested too deeply": ModelFault(answers(200, '{"choices": ' + "[" * 100_000), times=EVER),
+    "200 an error": ModelFault(refused(200, "overloaded"), times=EVER),
+    "204": ModelFault(says("HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"), times=EVER),
+    "garbage bytes": ModelFault(says(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"), times=EVER),
+    "a NUL in a header": ModelFault(alters(header(b"x-note: a\x00b")), times=EVER),
+    "two lengths": ModelFault(alters(header(b"content-length: 1")), times=EVER),
+    "garbage as gzip": ModelFault(alters(header(b"content-encoding: gzip")), times=EVER),
+    **{str(code): ModelFault(answers(code, location="/v1/elsewhere"), times=EVER) for code in (301, 302, 307, 308)},
+    # Refusals.
+    **{str(code): ModelFault(refused(code), times=EVER) for code in (400, 401, 403, 404, 422)},
+    "400 too long": ModelFault(refused(400, TOO_LONG, code="context_length_exceeded"), times=EVER),
+    "404 HTML": ModelFault(undocumented(404), times=EVER),
+    # What the SDK tries again.
+    "408 once": ModelFault(refused(408)),
+    "409 for ever": ModelFault(refused(409), times=EVER),
+    "429 once": ModelFault(refused(429, retry_after=1)),
+    "429 for ever": ModelFault(refused(429, retry_after=1), times=EVER),
+    "429 for an hour": ModelFault(refused(429, retry_after=3600), times=EVER),
+    "429 HTML": ModelFault(undocumented(429), times=EVER),
+    "429, not to be retried": ModelFault(refused(429, x_should_retry="false"), times=EVER),
+    **{f"{code} once": ModelFault(refused(code)) for code in (500, 503)},
+    "502 HTML once": ModelFault(undocumented(502)),
+    "500 for ever": ModelFault(refused(500), times=EVER),
+    "502 HTML for ever": ModelFault(undocumented(502), times=EVER),
+    # Odd, and an answer all the same.
+    "103, then the answer": ModelFault(alters(lambda raw: EARLY + raw), passes=True),
+    "gzip": ModelFault(alters(encoded), passes=True),
+    "chunks": ModelFault(alters(chunked), passes=True),
+    "no length": ModelFault(alters(unsized), passes=True),
 }

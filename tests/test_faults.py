@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import httpx
 import pytest
 
-from agent.cli import _wire
+from agent.cli import _wire, build
 from agent.domain import Risk
 from agent.events import AgentEvent, Reply, ToolResult
 from agent.journal import Attempt, Journal
@@ -24,7 +24,22 @@ from agent.sandbox.api import SandboxTransport, create_app
 from agent.sandbox.seed import LOCAL_KEY
 from agent.sandbox.store import Store
 from agent.settings import Settings
-from tests.faults import ELSEWHERE, FAULTS, Fault, Rig
+from tests.faults import (
+    ELSEWHERE,
+    EVER,
+    FAULTS,
+    Endpoint,
+    Fault,
+    Hit,
+    KeepingRig,
+    ModelFault,
+    Rig,
+    all_of,
+    called,
+    error,
+    make_blank,
+    said,
+)
 from tests.support import (
     AVISO,
     BIENVENIDA,
@@ -37,6 +52,7 @@ from tests.support import (
     card,
     cards,
     failure,
+    http_answer,
     results,
     settings,
 )
@@ -98,7 +114,6 @@ a bad chunk size                 | maybe  |                  | done 2     | unkn
 200 and nothing                  | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 200 null                         | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 200 a list                       | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
-200 a string                     | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 200 nested too deeply            | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 200 without success              | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 200 status error                 | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
@@ -107,9 +122,7 @@ a bad chunk size                 | maybe  |                  | done 2     | unkn
 202 pending                      | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 301                              | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 302                              | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
-303                              | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 307                              | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
-308                              | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 400 HTML                         | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 401 HTML                         | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 403 HTML                         | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
@@ -121,8 +134,6 @@ a bad chunk size                 | maybe  |                  | done 2     | unkn
 405 documented                   | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 408 documented                   | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 409 documented                   | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
-410 documented                   | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
-413 documented                   | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 418 documented                   | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 429 documented without a wait    | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 429 HTML with a wait             | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
@@ -132,8 +143,6 @@ a bad chunk size                 | maybe  |                  | done 2     | unkn
 500 HTML                         | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 502 HTML                         | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 503 HTML                         | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
-504 HTML                         | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
-529 HTML                         | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 500 for ever                     | maybe  | api_uncertain    | failed 3   | unknown 1 | unknown 1   | unknown 1
 503 documented with a wait       | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
 503 documented with limits       | maybe  |                  | done 2     | unknown 1 | unknown 1   | unknown 1
@@ -307,9 +316,13 @@ class Bench:
     api: SandboxTransport
     open: AsyncExitStack = field(default_factory=AsyncExitStack)
 
-    async def made(self, tool: str) -> "Trial":
+    async def made(self, tool: str, *, at: tuple[str, str] | None = None) -> "Trial":
+        """The fault is done to the request of `tool` itself, or to the one named by `at`."""
         request = parsed(tool).request()
-        rig = await self.open.enter_async_context(Rig(self.api, self.fault, request.method, request.path))
+        return await self.behind(tool, Rig(self.api, self.fault, *(at or (request.method, request.path))))
+
+    async def behind(self, tool: str, rig: Rig) -> "Trial":
+        await self.open.enter_async_context(rig)
         chosen = self.settings.model_copy(update={"platica_base_url": rig.url})
         door = Door(rig, _wire(chosen), self.fault.timeouts)
         self.open.push_async_callback(door.aclose)
@@ -321,16 +334,8 @@ class Bench:
 
 @pytest.fixture(scope="session")
 def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a journal that is migrated already, and a sandbox that is seeded."""
     folder = tmp_path_factory.mktemp("blank")
-
-    async def make() -> None:
-        journal = Journal(f"sqlite:///{folder / 'journal.db'}")
-        await journal.open()
-        await journal.aclose()
-
-    asyncio.run(make())
-    create_app(folder / "sandbox.db").state.store.close()
+    asyncio.run(make_blank(folder))
     return folder
 
 
@@ -468,18 +473,6 @@ async def check_what_comes_next(trial: Trial) -> None:
     assert [each.target for each in trial.rig.seen if each.target.startswith(ELSEWHERE)] == []
 
 
-async def all_of(work: Mapping[str, Awaitable[None]]) -> None:
-    """All at once, since most of a fault is waiting; what failed is raised together, each under its name."""
-    ended = await asyncio.gather(*work.values(), return_exceptions=True)
-    errors: list[Exception] = []
-    for name, error in zip(work, ended, strict=True):
-        if isinstance(error, Exception):
-            error.add_note(f"with {name}")
-            errors.append(error)
-    if errors:
-        raise ExceptionGroup(f"{len(errors)} of {len(work)}", errors)
-
-
 @pytest.mark.parametrize("fault", TABLE)
 async def test_a_fault_ends_as_the_design_says(fault: str, blank: Path, tmp_path: Path) -> None:
     async with bench(FAULTS[fault], blank, tmp_path) as made:
@@ -487,3 +480,142 @@ async def test_a_fault_ends_as_the_design_says(fault: str, blank: Path, tmp_path
         await all_of({tool: try_one(trial, TABLE[fault]) for tool, trial in trials.items()})
         acted = sum(each["acted"] for each in made.store.requests())
         assert acted == sum(trial.acted() for trial in trials.values()), "something else was changed"
+
+
+# Faults elsewhere than in the request itself.
+
+GATED = [tool for tool in CALLS if parsed(tool).risk.gated]
+BLIND = {
+    "refused for ever": "api_unreachable",
+    "reset on accept for ever": "api_uncertain",
+    "200 HTML for ever": "api_uncertain",
+    "500 for ever": "api_uncertain",
+    "429 for an hour": "api_rate_limited",
+    "401 documented": "api_key_rejected",
+}
+"""Faults that leave a campaign unread, and what they are called."""
+
+
+def campaign_of(tool: str) -> tuple[str, str]:
+    return "GET", f"/v1/campaigns/{CALLS[tool]['campaignId']}"
+
+
+async def check_nothing_ran(trial: Trial, events: Sequence[AgentEvent], error: str) -> None:
+    (answered,) = results(events)
+    assert (answered.outcome, answered.content["error"]) == ("failed", error)
+    assert answered.line.startswith(("Not done", "Not sent"))
+    assert isinstance(events[-1], Reply)
+    assert cards(events) == []
+    assert await trial.attempts() == []
+    assert not any(each["acted"] for each in trial.store.requests())
+    request = parsed(trial.tool).request()
+    assert [each for each in trial.rig.seen if each.method == request.method and each.target == request.path] == []
+
+
+@pytest.mark.parametrize("fault", BLIND)
+async def test_a_preview_that_can_not_be_read_asks_nobody(fault: str, blank: Path, tmp_path: Path) -> None:
+    async def unread(trial: Trial) -> None:
+        events = await trial.say("do it", [(trial.tool, CALLS[trial.tool])], "That is how it ended.")
+        await check_nothing_ran(trial, events, BLIND[fault])
+        assert await trial.agent.journal.read(lambda tx: tx.approvals(conversation=trial.tool)) == []
+
+    async with bench(FAULTS[fault], blank, tmp_path) as made:
+        trials = {tool: await made.made(tool, at=campaign_of(tool)) for tool in GATED}
+        await all_of({tool: unread(trial) for tool, trial in trials.items()})
+
+
+@pytest.mark.parametrize("fault", BLIND)
+async def test_what_can_not_be_looked_at_again_does_not_run(fault: str, blank: Path, tmp_path: Path) -> None:
+    """The fault begins between the card and the click."""
+
+    async def unread(trial: Trial) -> None:
+        asked = card(await trial.say("do it", [(trial.tool, CALLS[trial.tool])]))
+        trial.approval, trial.rig.fault = asked.id, FAULTS[fault]
+        trial.model.script = ["That is how it ended."]
+        # Its requests so far were answered, so that the fault is still to be done.
+        trial.rig.reached = 0
+        events = await trial.decide(asked.preview["facts"]["campaign"]["title"])
+        await check_nothing_ran(trial, events, BLIND[fault])
+        assert failure(await trial.decide(None)).code == "approval_refused"
+
+    async with bench(FAULTS["nothing"], blank, tmp_path) as made:
+        trials = {tool: await made.made(tool, at=campaign_of(tool)) for tool in GATED}
+        await all_of({tool: unread(trial) for tool, trial in trials.items()})
+
+
+@pytest.mark.parametrize("what", ["vanishes", "changes"])
+async def test_before_another_try_everything_is_looked_at_again(what: str, blank: Path, tmp_path: Path) -> None:
+    """The rate limit lets a second request go, and then the API is gone, or the campaign isn't what it was."""
+
+    async def again(trial: Trial) -> None:
+        campaign = str(CALLS[trial.tool]["campaignId"])
+
+        async def limit(hit: Hit) -> None:
+            hit.writer.write(http_answer(429, error(429), retry_after="0"))
+            await hit.writer.drain()
+            if what == "vanishes":
+                trial.rig.vanish()
+            else:
+                record = trial.store.campaign("ws_norte", campaign) or {}
+                trial.store.save_campaign({**record, "title": f"Otro {campaign}"}, datetime.now(UTC))
+
+        trial.rig.fault = Fault(limit, acts=False, times=EVER)
+        events = await trial.call("That is how it ended.")
+        kind = "failed" if what == "vanishes" else "drifted"
+        assert [each.outcome for each in results(events)] == [kind]
+        assert trial.rig.reached == 1
+        assert trial.acted() == 0
+        (attempt,) = await trial.attempts()
+        assert attempt.state == "failed"
+        assert await trial.agent.journal.write(lambda tx: tx.lock(attempt.target, "somebody else", 0.0))
+        assert failure(await trial.decide(None)).code == "approval_used"
+
+    async with bench(FAULTS["nothing"], blank, tmp_path) as made:
+        trials = {tool: await made.made(tool) for tool in GATED}
+        await all_of({tool: again(trial) for tool, trial in trials.items()})
+
+
+TWICE: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "update_campaign": [{"campaignId": PROMO, "title": "Uno"}, {"campaignId": PROMO, "title": "Dos"}],
+    "add_campaign_audience": [
+        {"campaignId": BUEN_FIN, "clients": [{"phoneNumber": "+525500100901", "name": name}]} for name in ("Ana", "Eva")
+    ],
+}
+
+
+@pytest.mark.parametrize("idle", [True, False], ids=["closed while idle", "closed in use"])
+@pytest.mark.parametrize("tool", TWICE)
+async def test_a_kept_connection_that_dies(tool: str, idle: bool, blank: Path, tmp_path: Path) -> None:
+    """Closed before the next request, it is replaced; closed under a request, nobody asks a second time."""
+    request = parsed(tool).request()
+    async with bench(FAULTS["nothing"], blank, tmp_path) as made:
+        trial = await made.behind(tool, KeepingRig(made.api, request.method, request.path, idle=idle))
+        calls = [[(tool, arguments)] for arguments in TWICE[tool]]
+        events = await trial.say("both", *calls, "That is how it ended.")
+        assert [each.outcome for each in results(events)] == ["done", "done" if idle else "unknown"]
+        assert trial.rig.reached == trial.acted() == 2
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["nothing", "422 documented", "429 for a second", "500 documented", "302", "truncated body", "200 HTML"],
+)
+async def test_the_agent_as_the_command_line_builds_it(fault: str, blank: Path, tmp_path: Path) -> None:
+    """The same ends with nothing of the tests' own between the agent and the two services."""
+    tool, row = "delete_campaign", TABLE[fault]
+    shutil.copytree(blank, tmp_path / "state")
+    app, request = create_app(tmp_path / "state" / "sandbox.db", rate_limit=100_000), parsed(tool).request()
+    rig = Rig(SandboxTransport(app), FAULTS[fault], request.method, request.path)
+    async with rig, Endpoint(ModelFault(), at=0) as endpoint:
+        urls = {"platica_base_url": rig.url, "openai_base_url": endpoint.url + "/v1"}
+        agent = build(settings(platica_api_key=LOCAL_KEY, state_dir=tmp_path / "state", **urls))
+        endpoint.script = [called(tool, CALLS[tool], streamed=True), said("It ended.", streamed=True)]
+        asked = card([event async for event in agent.advance("s", "delete it")])
+        title = asked.preview["facts"]["campaign"]["title"]
+        events = [event async for event in agent.decide(asked.id, "approve", confirm=title)]
+        await agent.aclose()
+        assert [each.outcome for each in results(events)] == [row.ends[Risk.DESTRUCTIVE].kind]
+        assert rig.reached == row.ends[Risk.DESTRUCTIVE].most
+        assert isinstance(events[-1], Reply)
+        assert ELSEWHERE not in {each.target for each in rig.seen}
+        app.state.store.close()
