@@ -17,6 +17,7 @@ import jinja2
 from agent.domain import Json
 from agent.errors import AgentError
 from agent.preview import Preview
+from agent.settings import without_keys
 from agent.visible import digest, visible, visible_lines
 
 Language = Literal["es", "en"]
@@ -140,7 +141,7 @@ class Words:
 
     def error(self, error: AgentError) -> tuple[str, str]:
         """What is wrong, and the one thing to do about it."""
-        data = {"status": None, "text": "", "request_id": None, "wait": None, **error.data}
+        data = {"status": None, "text": "", "request_id": None, "wait": None, **_safe(error.data)}
         return self.say(f"{error.code}.say", **data), self.say(f"{error.code}.do", **data)
 
     def refusal(self, code: str, data: Mapping[str, Json]) -> str:
@@ -149,7 +150,7 @@ class Words:
     def outcome(self, tool: str, kind: str, data: Mapping[str, Json]) -> str:
         """The one line that states what happened, before any words of the model's."""
         key = f"{tool}.{kind}"
-        return self.say(key if self.has(key) else f"outcome.{kind}", tool=tool, **data)
+        return self.say(key if self.has(key) else f"outcome.{kind}", tool=tool, **_safe(data))
 
     def card(self, preview: Preview, *, approval: str, expires_at: float) -> Card:
         template = self._environment.get_template(f"cards/{self.language}/{preview.tool}.j2")
@@ -176,6 +177,12 @@ class Words:
             return self.say("drift.size", **item)
         before, after = _apart(_text(item["before"]), _text(item["after"]))
         return self.say("drift.fact", what=item["what"], before=before, after=after)
+
+
+def _safe(data: Mapping[str, Json]) -> dict[str, Json]:
+    """Servers and proxies quote what they don't accept: their text is shown without what has the form of a key."""
+    text = data.get("text")
+    return {**data, "text": without_keys(text)} if isinstance(text, str) else dict(data)
 
 
 def _row(line: str) -> tuple[str, str]:

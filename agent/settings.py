@@ -162,7 +162,7 @@ class Settings(BaseSettings):
         for key in (self.platica_api_key, self.openai_api_key):
             for part in spellings(key.get_secret_value()) if key else ():
                 text = text.replace(part, "[key]")
-        return _KEY_LIKE.sub("[key]", text)
+        return without_keys(text)
 
     @property
     def zone(self) -> ZoneInfo:
@@ -179,6 +179,11 @@ _KEY_LIKE = re.compile(
     r"|xox[a-z]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}|Bearer [A-Za-z0-9._~+/=-]{12,}|(?<=://)[^\s/:@]+:[^\s/@]+(?=@))"
 )
 """Keys of Plática, of model endpoints and of Slack, an Authorization header, user and password of an address."""
+
+
+def without_keys(text: str) -> str:
+    """`text` without anything that has the form of a key or a password, whoever it belongs to."""
+    return _KEY_LIKE.sub("[key]", text)
 
 
 def spellings(key: str) -> tuple[str, ...]:
