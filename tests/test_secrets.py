@@ -52,7 +52,8 @@ from tests.test_terminal import Person
 
 API_KEY = "pl_key_canary01_S3cretHalfOfTheKey9876"
 API_HALF = "S3cretHalfOfTheKey9876"
-MODEL_KEY = "sk-canary-0123456789abcdefghij"
+MODEL_KEY = "canary.0123456789.abcdefghij"
+"""Of no known form, as endpoints other than OpenAI's have them: nothing but its value tells that it is a key."""
 DATABASE_PASSWORD = "DbCanary-55x77"
 PROXY_PASSWORD = "ProxyCanary-31y33"
 SECRETS = (API_KEY, API_HALF, MODEL_KEY, DATABASE_PASSWORD, PROXY_PASSWORD)
@@ -336,6 +337,30 @@ async def test_an_api_that_repeats_the_key_in_a_header(watch: Watch, tmp_path: P
     events_of(watch, events)
     watch.add("prompts", model.seen)
     assert watch.finds(API_KEY, API_HALF) == set()
+
+
+@pytest.mark.parametrize("status", [401, 422, 429, 500])
+async def test_an_api_that_repeats_the_key_in_the_name_of_a_request(watch: Watch, tmp_path: Path, status: int) -> None:
+    """Which is kept with a write's outcome. httpcore's own log, for who asks for that, has all headers of answers."""
+    (tmp_path / "outside").mkdir()
+    api = Api(tmp_path / "outside")
+    async with Loopback(api) as campaigns:
+        agent = agent_at(tmp_path, platica_api_key=API_KEY, platica_base_url=campaigns.url)
+        agent.model = model = ScriptedModel([[RENAME], "one"])
+        api.instead = lambda served: (
+            repeats("-", status, x_request_id=f"req {API_KEY}", retry_after="60") if served.method == "PATCH" else None
+        )
+        events = [event async for event in agent.advance("s", "rename")]
+        ((outcome,),) = [
+            (attempt.outcome,) for attempt in await agent.journal.read(lambda tx: tx.attempts(conversation="s"))
+        ]
+        await agent.aclose()
+    assert authorized(campaigns, API_KEY)
+    assert [one.method for one in campaigns.seen].count("PATCH") == 1
+    assert status == 500 or outcome["data"]["request_id"] == "req [key]"
+    events_of(watch, events)
+    watch.add("prompts", model.seen)
+    assert {name for name, _ in watch.finds(API_KEY, API_HALF)} <= {"log"}
 
 
 WRONG = f"Incorrect API key provided: {MODEL_KEY}. You can find yours at https://m.test/?k={MODEL_KEY}"
