@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -86,8 +86,8 @@ class Settings(BaseSettings):
     def _web_address(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("it must begin with https:// or http://")
-        # Addresses are shown, logged and stored with every approval.
-        if value is not None and "@" in urlsplit(value).netloc:
+        # Addresses are shown, logged and stored with every approval. A slash in a password hides the sign from parsers.
+        if value is not None and "@" in value:
             raise ValueError("it must hold no user name or password")
         return value.rstrip("/") if value else value
 
