@@ -1,0 +1,89 @@
+"""`python -m evals.chaos`: kills processes with -9 until there are enough, and prints what was left. Exit 1 if a
+promise broke.
+
+    --kills N        on each engine (default 360)
+    --engine NAME    sqlite or postgresql; both by default. PostgreSQL comes from a wheel
+    --seed N         repeats a run's choices; only timing is left to chance
+    --json FILE
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from evals.chaos.driver import BETWEEN, Chaos, Figures, plan
+from evals.chaos.worker import WINDOWS
+from tests import postgres
+
+
+def table(figures: Figures) -> list[tuple[str, str, bool | None]]:
+    """Rows of (what, figure, whether it holds); None where nothing is promised."""
+    f = figures
+    rows: list[tuple[str, str, bool | None]] = [("kills", str(f.kills), None)]
+    rows += [(f"  after {window}", str(f.windows[window]), None) for window in WINDOWS]
+    rows += [(f"  {name}", str(count), None) for name, count in sorted(f.windows.items()) if name not in WINDOWS]
+    rows.append(("  found with an attempt begun and no outcome", str(f.between), None))
+    rows.append(("trials with a second process", str(f.racing), None))
+    rows.append(("approvals given", str(f.approvals), None))
+    rows += [(f"  {state}", str(f.states[state]), None) for state in ("done", "failed", "unknown")]
+    whole = f.states["done"] + f.states["failed"] + f.states["unknown"]
+    rows.append(("  done + failed + unknown = approvals", f"{whole} = {f.approvals}", whole == f.approvals))
+    rows.append(("  unknown", f"{f.unknown:.0%}", f.unknown < 0.4))
+    rows.append(("gated requests that reached the API", str(f.requests), None))
+    rows.append(("  more than one for an approval", str(f.duplicates), f.duplicates == 0))
+    rows.append(("turns with a last word", f"{f.finished} of {f.turns}", f.finished == f.turns))
+    rows.append(("messages lost", str(sum("message is not" in p for p in f.problems)), None))
+    rows.append(("anything else amiss", str(len(f.problems)), not f.problems))
+    rows.append(("seconds", f"{f.seconds:.0f}", None))
+    return rows
+
+
+def enough(figures: Figures, kills: int) -> bool:
+    """Whether the run has killed what it was to kill: in every window, and between intent and outcome."""
+    each = kills // 12
+    hit = all(figures.windows[window] >= each for window in WINDOWS)
+    return hit and figures.kills >= kills * 5 // 6 and sum(figures.windows[w] for w in BETWEEN) >= kills * 5 // 18
+
+
+def run(engine: str, kills: int, *, seed: int, size: int = 12) -> Figures:
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        database = postgres.database(folder) if engine == "postgresql" else f"sqlite:///{folder}/journal.db"
+        with Chaos(database, engine, seed=seed) as chaos:
+            for trials in plan(kills, size=size, seed=seed):
+                chaos.round(trials)
+            return chaos.figures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m evals.chaos", description=__doc__)
+    parser.add_argument("--kills", type=int, default=360)
+    parser.add_argument("--engine", choices=["sqlite", "postgresql"])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    good, found = True, []
+    postgres.begin()
+    try:
+        for engine in [options.engine] if options.engine else ["sqlite", "postgresql"]:
+            figures = run(engine, options.kills, seed=options.seed)
+            found.append(figures)
+            print(f"\n{engine}")
+            for what, figure, holds in table(figures):
+                print(f"{what:<46} {figure:<16} {'' if holds is None else 'yes' if holds else 'NO'}".rstrip())
+                good = good and holds is not False
+            print(*figures.problems[:20], sep="\n")
+            if not enough(figures, options.kills):
+                print("too few kills where they were meant to be")
+                good = False
+    finally:
+        postgres.end()
+    if options.json:
+        options.json.write_text(json.dumps([asdict(figures) for figures in found], indent=1) + "\n")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

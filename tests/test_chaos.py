@@ -1,0 +1,19 @@
+"""Kill -9 at every named moment and at random ones, alone and with a second process; `make chaos` is the long version."""
+
+import pytest
+
+from evals.chaos.__main__ import run, table
+
+KILLS = 8
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"], indirect=True)
+def test_whatever_is_killed_nothing_is_lost_and_nothing_runs_twice(engine: str) -> None:
+    figures = run(engine, KILLS, seed=3, size=KILLS)
+    assert figures.problems == []
+    assert [what for what, _, holds in table(figures) if holds is False] == []
+    assert figures.duplicates == 0
+    assert (figures.approvals, figures.finished) == (KILLS, KILLS)
+    # A process may be through before its moment comes, when another was faster; most are not.
+    assert figures.kills >= KILLS // 2
+    assert figures.racing >= 1
