@@ -1,4 +1,4 @@
-"""Kill -9 at every named moment and at random ones, alone and with a second process; `make chaos` is the long version."""
+"""Kill -9 at every named moment and at random, alone and beside a second process; `make chaos` is the long version."""
 
 import pytest
 

@@ -192,7 +192,13 @@ class Chaos:
         self._forks.tell(job)
         return self._jobs
 
-    def _wait(self, jobs: Sequence[int], *, seconds: float = 30.0, kill_at: dict[int, float] | None = None) -> set[int]:
+    def _wait(
+        self,
+        jobs: Sequence[int],
+        *,
+        seconds: float = 30.0,
+        kill_at: dict[int, float] | None = None,
+    ) -> set[int]:
         """Until every one of `jobs` has ended. Gives those that were killed; what takes longer is killed as well."""
         waiting, killed, ends = set(jobs), set[int](), time.monotonic() + seconds
         doomed = dict(kill_at or {})
@@ -274,11 +280,12 @@ class Chaos:
             if trial.racer:
                 racers.append(self._start(trial, trial.racer))
                 self.figures.racing += 1
-        killed = self._wait([*jobs, *racers], seconds=4.0, kill_at=dooms)
+        killed = self._wait(list(jobs), kill_at=dooms)
+        # One that waits for the end of an attempt that nobody will end is killed too.
+        self._wait([job for job in racers if job in self._outs], seconds=0.5)
         self._count(killed & set(jobs), jobs, set(WINDOWS))
-        for trial, (_, _, attempts) in zip(trials, asyncio.run(self._read_all(trials)), strict=True):
+        for _, _, attempts in asyncio.run(self._read_all(trials)):
             self.figures.between += any(attempt.state == "started" for attempt in attempts)
-            del trial
 
     def _count(self, killed: set[int], jobs: dict[int, Trial], windows: set[str]) -> None:
         for job in killed:
@@ -378,7 +385,7 @@ def plan(kills: int, *, size: int, seed: int) -> list[list[tuple[str | None, boo
     for number in range(kills):
         window, lap = windows[number % len(windows)], number // len(windows)
         early = window in {*CALLED, "reply"} and lap % 4 == 3
-        trials.append((window, early, (None, "approve", None, "resume")[lap % 4]))
+        trials.append((window, early, (None, "approve", None, "resume")[(number + lap) % 4]))
     chance.shuffle(trials)
     return [trials[at : at + size] for at in range(0, len(trials), size)]
 
