@@ -8,7 +8,7 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from datetime import datetime
 from functools import cache
 from http.cookiejar import CookieJar
@@ -167,6 +167,18 @@ def _verify(url: str) -> "ssl.SSLContext | bool":
     return _trust() if url.startswith("https:") else False
 
 
+@contextlib.contextmanager
+def _named_proxy() -> Iterator[None]:
+    """A client can fail to be made only for the proxy that the environment names; what it says would quote that."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (ValueError, ImportError)) or type(error).__name__ == "InvalidURL":
+            problem = "it is not the address of a proxy that can be used here"
+            raise UsageError("setting", setting="HTTP_PROXY/HTTPS_PROXY/ALL_PROXY", problem=problem) from None
+        raise
+
+
 def _wire(settings: Settings) -> "Wire":
     """To the real API, through the proxy that the environment names, if any."""
     from urllib.request import getproxies, proxy_bypass
@@ -180,7 +192,8 @@ def _wire(settings: Settings) -> "Wire":
     proxy = None if not proxies or proxy_bypass(url.host) else proxies.get(url.scheme) or proxies.get("all")
     # Idle connections are dropped before servers usually do: a POST on a dying one would end as unknown.
     limits = httpx.Limits(max_connections=10, max_keepalive_connections=5, keepalive_expiry=4.0)
-    transport = httpx.AsyncHTTPTransport(verify=_verify(str(url)), limits=limits, proxy=proxy)
+    with _named_proxy():
+        transport = httpx.AsyncHTTPTransport(verify=_verify(str(url)), limits=limits, proxy=proxy)
     reads = AiohttpReads(verify=_verify(str(url)), limits=limits) if proxy is None else None
     timeout = httpx.Timeout(settings.request_deadline, connect=10.0)
     return Wire(transport, settings.platica_base_url, timeout, reads=reads)
@@ -212,14 +225,15 @@ def _model(settings: Settings) -> Any:
     from agent.operations import openai_tools
 
     key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else None
-    client = connect(
-        key=key,
-        base_url=settings.openai_base_url,
-        timeout=settings.model_timeout,
-        retries=settings.model_retries,
-        verify=_verify(settings.openai_base_url or "https://"),
-        cookies=_NoCookies(),
-    )
+    with _named_proxy():
+        client = connect(
+            key=key,
+            base_url=settings.openai_base_url,
+            timeout=settings.model_timeout,
+            retries=settings.model_retries,
+            verify=_verify(settings.openai_base_url or "https://"),
+            cookies=_NoCookies(),
+        )
     strict = settings.strict_tools if settings.strict_tools is not None else settings.openai_base_url is None
     return OpenAIModel(
         client,

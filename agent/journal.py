@@ -450,6 +450,13 @@ class Transaction:
     def lock(self, target: str, owner: str, seconds: float) -> bool:
         now = self.now()
         row = {"target": target, "owner": owner, "until": now + seconds, "now": now}
+        if self._c.scalar(self._upserts.lock, row) is not None:
+            return True
+        # Of a process that died while it only looked; an attempt of its own may still be under way at the server.
+        other = self._c.scalar(sa.select(_lock.c.owner).where(_lock.c.target == target))
+        if not is_dead(other or "") or self.attempts(target=target, states=("started",), limit=1):
+            return False
+        self.unlock(target, str(other))
         return self._c.scalar(self._upserts.lock, row) is not None
 
     def is_started(self, attempt_id: str) -> bool:

@@ -123,7 +123,8 @@ class Agent:
         Raises nothing of ours: errors come as `Failed`, last.
         """
         by = by or Identity.os_user()
-        text = None if text is None else text.encode("utf-8", "replace").decode()
+        # People paste keys into a chat; what comes in by this door stays in the journal and goes to the model.
+        text = None if text is None else self.settings.redact(text.encode("utf-8", "replace").decode())
         try:
             first = None if text is None else await self._first(session, text, by, key)
         except AgentError as error:
@@ -148,6 +149,7 @@ class Agent:
     ) -> AsyncGenerator[AgentEvent]:
         """A person's decision on a card, and the turn that goes on from it. Anything but "approve" is a no."""
         by = by or Identity.os_user()
+        reason = reason and self.settings.redact(reason)
         owner = make_owner()
         held: list[Transcript] = []
 

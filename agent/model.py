@@ -26,6 +26,7 @@ from agent.errors import (
     ModelRejected,
     ModelUnreachable,
 )
+from agent.settings import spellings
 
 if TYPE_CHECKING:
     import ssl
@@ -126,8 +127,12 @@ class OpenAIModel:
 
     def _clean(self, error: ModelError) -> ModelError:
         """Servers like to quote the key that they don't accept."""
-        key = self._client.api_key
-        data = {k: v.replace(key, "[key]")[:300] if isinstance(v, str) else v for k, v in error.data.items()}
+        data = dict(error.data)
+        for name, value in data.items():
+            if isinstance(value, str):
+                for spelling in spellings(self._client.api_key):
+                    value = value.replace(spelling, "[key]")
+                data[name] = value[:300]
         return type(error)(**data)
 
     async def _post(self, body: bytes) -> bytes:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from agent.domain import Answer, Campaign, Channel, Client, Json, Page, Record, Responder, Risk, Template
 from agent.errors import ApiError, ApiRateLimited, ApiRefused, ApiUncertain, ApiUnreachable
+from agent.settings import spellings
 
 if TYPE_CHECKING:
     import ssl
@@ -207,7 +208,7 @@ class Platica:
         self._http = http
         self.base_url = str(http.base_url).rstrip("/")
         self._headers = {"authorization": f"Bearer {key}", "accept": "application/json"}
-        self._secrets = [part for part in (key, key.rpartition("_")[2]) if len(part) >= 8]
+        self._secrets = [part for part in spellings(key) if len(part) >= 8]
         self.workspace = workspace
         self.deadline = deadline
         self._rate = requests_per_second
@@ -418,15 +419,23 @@ def _as(kind: type[Kept], record: Mapping[str, Json]) -> Kept:
 
 
 def _json_object(content: bytes, secrets: Sequence[str]) -> dict[str, Any] | None:
-    for secret in secrets:
-        # An answer is kept and shown whole; one that echoes the key must not carry it there.
-        if secret.encode() in content:
-            content = content.replace(secret.encode(), b"[key]")
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    return body if isinstance(body, dict) else None
+    if not isinstance(body, dict):
+        return None
+    # An answer is kept and shown whole; one that echoes the key must not carry it there. Where there are escapes it is
+    # looked for behind the parser, since JSON can be written in many ways.
+    if b"\\" not in content and not any(secret.encode() in content for secret in secrets):
+        return body
+    plain = json.dumps(body, ensure_ascii=False)
+    if not any(secret in plain for secret in secrets):
+        return body
+    for secret in secrets:
+        plain = plain.replace(secret, "[key]")
+    cleaned: dict[str, Any] = json.loads(plain)
+    return cleaned
 
 
 def _error_text(body: Mapping[str, Json]) -> str:

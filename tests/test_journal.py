@@ -179,3 +179,16 @@ async def test_the_turn_of_a_dead_process_is_taken_over_at_once(tmp_path: Path) 
     events = await asyncio.wait_for(world.say("are you there?", "yes"), 5)
     assert events[-1].type == "reply"
     await world.agent.aclose()
+
+
+async def test_a_campaign_s_lock_outlives_no_dead_process_that_only_looked(journal: Journal) -> None:
+    dead = f"{socket.gethostname()}/{2**22 - 3}/abc"
+    assert await journal.write(lambda tx: tx.lock("c", dead, 100))
+    assert await journal.write(lambda tx: tx.lock("c", "one", 100))
+    assert not await journal.write(lambda tx: tx.lock("c", "two", 100))
+    assert await journal.write(lambda tx: tx.lock("d", dead, 100))
+    # What it had begun may still be under way at the server.
+    await journal.write(lambda tx: tx.attempt(replace(ATTEMPT, target="d")))
+    assert not await journal.write(lambda tx: tx.lock("d", "one", 100))
+    await journal.write(lambda tx: tx.end_attempt("t1", "unknown", {}))
+    assert await journal.write(lambda tx: tx.lock("d", "one", 100))

@@ -52,7 +52,7 @@ from tests.test_terminal import Person
 
 API_KEY = "pl_key_canary01_S3cretHalfOfTheKey9876"
 API_HALF = "S3cretHalfOfTheKey9876"
-MODEL_KEY = "canary.0123456789.abcdefghij"
+MODEL_KEY = "canary.0123+456/789.abcdefghij"
 """Of no known form, as endpoints other than OpenAI's have them: nothing but its value tells that it is a key."""
 DATABASE_PASSWORD = "DbCanary-55x77"
 PROXY_PASSWORD = "ProxyCanary-31y33"
@@ -144,7 +144,8 @@ def repeats(text: str, status: int, **headers: str) -> bytes:
 class Api:
     """The campaigns API that takes `API_KEY` and no other; `instead` may answer in its place."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, key: str = API_KEY) -> None:
+        self.key = key
         self.inner = SandboxTransport(create_app(folder / "api.db", rate_limit=100_000))
         self.instead: Callable[[Served], bytes | None] = lambda _: None
 
@@ -152,7 +153,7 @@ class Api:
         if (answer := self.instead(served)) is not None:
             writer.write(answer)
             return
-        known = served.headers.get("authorization") == f"Bearer {API_KEY}"
+        known = served.headers.get("authorization") == f"Bearer {self.key}"
         headers = {"authorization": f"Bearer {LOCAL_KEY}" if known else "", "content-type": "application/json"}
         url = f"http://sandbox.invalid{served.target}"
         request = httpx.Request(served.method, url, headers=headers, content=served.body)
@@ -318,6 +319,39 @@ async def test_an_api_that_repeats_the_key(watch: Watch, tmp_path: Path, status:
     assert watch.finds(API_KEY, API_HALF) == set()
 
 
+UNUSUAL_HALF = "S3cret_Half+Of/The=Key_98"
+UNUSUAL = f"pl_key_canary01_{UNUSUAL_HALF}"
+UNUSUAL_SPOKEN = {
+    "half": UNUSUAL_HALF,
+    "in an address": quote(UNUSUAL, safe=""),
+    "half in an address": quote(UNUSUAL_HALF, safe=""),
+}
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+@pytest.mark.parametrize("form", UNUSUAL_SPOKEN)
+@pytest.mark.parametrize("status", [200, 401, 422, 500])
+async def test_an_api_that_repeats_a_key_of_unusual_signs(
+    watch: Watch, tmp_path: Path, status: int, form: str, escaped: bool
+) -> None:
+    """`escaped`: in JSON that writes a slash with a backslash before it, as some servers do."""
+    (tmp_path / "outside").mkdir()
+    api = Api(tmp_path / "outside", UNUSUAL)
+    async with Loopback(api) as campaigns:
+        agent = agent_at(tmp_path, platica_api_key=UNUSUAL, platica_base_url=campaigns.url)
+        agent.model = model = ScriptedModel([[RENAME], "one"])
+        said = json.dumps({"code": status, "error": UNUSUAL_SPOKEN[form], "status": "success", "data": {"x": UNUSUAL}})
+        answer = http_answer(status, said.replace("/", "\\/") if escaped else said)
+        api.instead = lambda served: None if served.method == "GET" else answer
+        events = [event async for event in agent.advance("s", "rename")]
+        await agent.aclose()
+    assert authorized(campaigns, UNUSUAL)
+    assert [one.method for one in campaigns.seen].count("PATCH") == 1
+    events_of(watch, events)
+    watch.add("prompts", model.seen)
+    assert watch.finds(UNUSUAL, UNUSUAL_HALF) == set()
+
+
 @pytest.mark.parametrize("name", ["x_request_id", "location", "www_authenticate", "retry_after", "x_ratelimit_reset"])
 @pytest.mark.parametrize("status", [200, 401, 429, 302])
 async def test_an_api_that_repeats_the_key_in_a_header(watch: Watch, tmp_path: Path, status: int, name: str) -> None:
@@ -370,6 +404,7 @@ ECHOES = {
     "text": http_answer(422, WRONG, kind="text/plain"),
     "html": http_answer(400, f"<html>{WRONG}</html>", kind="text/html"),
     "too long": http_answer(400, {"error": {"message": f"context length {WRONG}", "code": "context_length_exceeded"}}),
+    "in an address": http_answer(422, {"error": {"message": f"see https://m.test/?k={quote(MODEL_KEY, safe='')}"}}),
     "error in the stream": streamed({"error": {"message": WRONG}}),
     "error as a text in the stream": streamed({"error": WRONG}),
     "error after some words": streamed({"choices": [{"index": 0, "delta": {"content": "I"}}]}, {"error": WRONG}),
@@ -389,7 +424,7 @@ async def test_a_model_endpoint_that_repeats_its_key(watch: Watch, tmp_path: Pat
         events = [event async for event in agent.advance("s", "hello")]
         await agent.aclose()
     assert authorized(model, MODEL_KEY)
-    assert MODEL_KEY.encode() in ECHOES[echo]
+    assert MODEL_KEY.encode() in ECHOES[echo] or quote(MODEL_KEY, safe="").encode() in ECHOES[echo]
     assert failure(events).code.startswith("model_")
     events_of(watch, events)
     assert "sqlalchemy" in watch.logged()
@@ -697,6 +732,22 @@ def test_usual_text_is_left_alone(text: str) -> None:
     assert settings(platica_api_key=API_KEY).redact(text) == text
 
 
+@pytest.mark.parametrize("kind", PASTED)
+async def test_a_pasted_key_stays_out_of_journal_and_prompts(watch: Watch, tmp_path: Path, kind: str) -> None:
+    world = make_world(tmp_path, platica_api_key=API_KEY)
+    address = "postgresql://{}@db.invalid/x" if kind == "of a database" else "{}"
+    pasted = address.format(PASTED[kind])
+    events = await world.say(f"my key is {pasted} , and its half {API_HALF}", [DELETE])
+    events += await world.decide(card(events).id, "deny", "fine", reason=f"because {pasted}")
+    (said,) = [m["content"] for m in world.model.seen[-1] if m["role"] == "user" and "my key" in m["content"]]
+    assert said == f"my key is {address.format('[key]')} , and its half [key]"
+    assert f"because {address.format('[key]')}" in json.dumps(world.model.seen[-1])
+    events_of(watch, events)
+    watch.add("prompts", world.model.seen)
+    await world.agent.aclose()
+    assert watch.finds(PASTED[kind], API_HALF) == set()
+
+
 def test_the_chat_s_history_keeps_no_key(tmp_path: Path) -> None:
     person = Person("chat")
     try:
@@ -712,3 +763,22 @@ def test_the_chat_s_history_keeps_no_key(tmp_path: Path) -> None:
     assert "list the campaigns, my key is [key]" in history
     assert "PastedByMistake" not in history
     assert os.stat(tmp_path / "home").st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    "address", ["http://user:SecretPart9/rest@proxy:3128", "http://[::1", "socks9://SecretPart9@x"]
+)
+def test_a_proxy_that_is_no_address_is_named_and_not_quoted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, address: str
+) -> None:
+    from agent.cli import run
+
+    monkeypatch.setenv("PLATICA_API_KEY", "pl_key_ABCDEFGH_0123456789abcdef")
+    monkeypatch.setenv("PLATICA_BASE_URL", "http://api.invalid")
+    monkeypatch.setenv("http_proxy", address)
+    assert run(["call", "list_campaigns", "--json"]) == 2
+    said = capsys.readouterr()
+    assert "usage_setting" in said.out
+    assert "HTTP_PROXY" in said.out
+    assert "SecretPart9" not in said.out + said.err
+    assert not list(tmp_path.rglob("crash.log"))
