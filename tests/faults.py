@@ -24,6 +24,8 @@ from tests.support import Loopback, Served, http_answer
 
 EVER = 1_000
 """Times, of a fault that doesn't pass."""
+PATIENCE = 8.0
+"""Seconds after which a fault gives up, so that a client without any limit makes a test fail and not hang."""
 ELSEWHERE = "/v1/elsewhere"
 """Where redirects lead; nothing may ever ask for it."""
 HTML = "<!doctype html><html><title>Iniciar sesión</title><form>Contraseña</form></html>"
@@ -88,8 +90,8 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 async def hold(_: Any = None) -> None:
-    """Nothing more comes, and the connection stays open until the server ends."""
-    await asyncio.Event().wait()
+    """Nothing more comes, and the connection stays open for longer than anybody should wait."""
+    await asyncio.sleep(PATIENCE)
 
 
 async def drip(writer: asyncio.StreamWriter, raw: bytes, pause: float = 0.05) -> None:
@@ -671,6 +673,11 @@ async def halved_then_silence(hit: Hit) -> None:
     await hold()
 
 
+async def endless_head(hit: Hit) -> None:
+    hit.writer.write(b"HTTP/1.1 200 OK\r\nx-note: ")
+    await drip(hit.writer, b"a" * int(PATIENCE / 0.1), 0.1)
+
+
 async def undone_then_silence(hit: Hit) -> None:
     hit.writer.write(events(lambda every: every[:-1])(hit.honest))
     await hit.writer.drain()
@@ -678,11 +685,12 @@ async def undone_then_silence(hit: Hit) -> None:
 
 
 def endless(event: bytes) -> Answering:
-    """An event again and again, after the first events of the honest stream."""
+    """An event again and again, after the first events of the honest stream, whose end doesn't come."""
 
     async def answer(hit: Hit) -> None:
         hit.writer.write(events(lambda every: every[:2])(hit.honest))
-        while True:
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
             hit.writer.write(event + b"\n\n")
             await hit.writer.drain()
             await asyncio.sleep(0.01)
@@ -729,6 +737,7 @@ MODEL_FAULTS: Mapping[str, ModelFault] = {
     "silence for ever": ModelFault(hold, timeout=BRIEF, times=EVER),
     # An answer that doesn't end.
     "head, then silence": ModelFault(head_then_silence, timeout=BRIEF, times=EVER),
+    "a head without an end": ModelFault(endless_head, timeout=BRIEF, times=EVER),
     "half, then silence": ModelFault(halved_then_silence, timeout=BRIEF, times=EVER),
     "drip beyond the deadline": ModelFault(drip_body, timeout=BRIEF, times=EVER),
     "comments for ever": ModelFault(endless(b": ping"), timeout=BRIEF, times=EVER),

@@ -445,6 +445,7 @@ def check_the_sandbox(trial: Trial, kind: str, before: Any) -> None:
 
 async def check_the_record(trial: Trial, kind: str) -> None:
     attempts = await trial.attempts()
+    assert await trial.agent.journal.read(lambda tx: tx.owner(trial.tool)) is None, "the conversation isn't free"
     if trial.risk is Risk.READ:
         assert attempts == []
         return

@@ -37,6 +37,7 @@ silence                          | reply 2            | reply 2            | -  
 silence for ever                 | unreachable 2      | unreachable 2      | unreachable 2 | unreachable 2
 head, then silence               | unreachable 1      | unreachable 1      | unreachable 2 | unreachable 2
 half, then silence               | unreachable 1      | unreachable 1      | unreachable 2 | unreachable 2
+a head without an end            | -                  | -                  | unreachable 1 | unreachable 1
 drip beyond the deadline         | unreachable 1      | unreachable 1      | unreachable 1 | unreachable 1
 comments for ever                | unreachable 1      | unreachable 1      | -             | -
 text for ever                    | unreachable 1      | unreachable 1      | unreachable 1 | unreachable 1
@@ -222,6 +223,7 @@ async def try_one(fault: str, cell: Cell, blank: Path, folder: Path) -> None:
         expected = ["done"] if ran else ["invalid"] if cell.kind == "invalid" else []
         assert [each.outcome for each in results(events)] == expected
         assert it.added() == int(ran), "half a call ran, or one ran twice"
+        assert await it.agent.journal.read(lambda tx: tx.owner("s")) is None, "the conversation isn't free"
         await it.endpoint.recover()
         after = await it.say("and now?", *([] if ran else [it.call()]), it.said("All is well."))
         assert isinstance(after[-1], Reply)
