@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat test check format lint types bench wheel clean
+.PHONY: help demo chat test check format lint types bench chaos wheel clean
 
 help:  ## What can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /: /'
@@ -42,6 +42,9 @@ types: .venv/dev
 
 bench: .venv/dev  ## The figures of the README: speed against a plain SDK loop
 	$(BIN)/python -m evals.bench.turn
+
+chaos: .venv/dev  ## 450 trials with kill -9 on each database engine, and what was left; about ten minutes
+	$(BIN)/python -m evals.chaos
 
 wheel: .venv/dev  ## A wheel in dist/
 	$(BIN)/python -m hatchling build -t wheel
