@@ -13,6 +13,7 @@ import selectors
 import signal
 import sys
 import time
+import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -187,6 +188,8 @@ def fork(job: dict[str, Any]) -> int:
     try:
         asyncio.run(work(job))
         status = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(status)
 
