@@ -153,14 +153,18 @@ class OpenAIModel:
         import openai
 
         ends = time.monotonic() + self._deadline
-        stream = await self._client.post(
-            self._url,
-            content=body,
-            cast_to=object,
-            options=self._options,
-            stream=True,
-            stream_cls=openai.AsyncStream[object],
-        )
+        try:
+            async with asyncio.timeout(self._deadline):
+                stream = await self._client.post(
+                    self._url,
+                    content=body,
+                    cast_to=object,
+                    options=self._options,
+                    stream=True,
+                    stream_cls=openai.AsyncStream[object],
+                )
+        except TimeoutError:
+            raise ModelUnreachable(text=f"the answer took more than {self._deadline:g} s") from None
         splitter = _Splitter()
         try:
             chunks = stream.response.aiter_bytes()
@@ -251,9 +255,9 @@ class _Assembly:
 
     def add(self, event: Mapping[str, Json]) -> str:
         _raise_if_error(event)
-        if event is _CUT and self._calls and self._finish is None:
-            # Half of a call may still be valid JSON.
-            raise ModelBroken(text="the stream was cut in the middle of a tool call")
+        if event is _CUT and self._finish is None:
+            # Half of a call may still be valid JSON, and half of a sentence may say the opposite of the whole.
+            raise ModelBroken(text="the stream was cut before its end")
         if usage := event.get("usage"):
             self._usage = usage if isinstance(usage, dict) else {}
         choices = event.get("choices")

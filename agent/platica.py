@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -46,6 +46,8 @@ _WAIT_CAP = 10.0
 
 Kept = TypeVar("Kept", bound=Record)
 
+LONGEST = 32_000_000
+"""Bytes of one answer. A page of 500 people has about half a million; what never ends must not fill the memory."""
 AUDIENCE_PAGE = 500
 CAMPAIGN_PAGE = 200
 
@@ -134,14 +136,32 @@ class Wire:
         transport = self._reads if request.method == "GET" else self._transport
         response = await transport.handle_async_request(request)
         try:
-            await response.aread()
+            if response.is_closed:
+                return response
+            return _complete(response.status_code, response.headers.raw, await _whole(response.aiter_bytes()))
         finally:
             await response.aclose()
-        return response
 
     async def aclose(self) -> None:
         await self._transport.aclose()
         await self._reads.aclose()
+
+
+async def _whole(pieces: AsyncIterator[bytes]) -> bytes:
+    """An answer of at most `LONGEST` bytes, unpacked. Raises httpx.DecodingError for more."""
+    found, size = [], 0
+    async for piece in pieces:
+        size += len(piece)
+        if size > LONGEST:
+            raise httpx.DecodingError("the answer is too long")
+        found.append(piece)
+    return b"".join(found)
+
+
+def _complete(status: int, headers: Iterable[tuple[bytes, bytes]], content: bytes) -> httpx.Response:
+    """What was unpacked already must not be unpacked again."""
+    kept = [(name, value) for name, value in headers if name.lower() not in (b"content-encoding", b"transfer-encoding")]
+    return httpx.Response(status, headers=kept, content=content)
 
 
 class AiohttpReads(httpx.AsyncBaseTransport):
@@ -158,11 +178,13 @@ class AiohttpReads(httpx.AsyncBaseTransport):
 
         session = self._session = self._session or self._open()
         limits = request.extensions["timeout"]
-        timeout = aiohttp.ClientTimeout(sock_connect=limits["connect"], sock_read=limits["read"])
+        timeout = aiohttp.ClientTimeout(
+            connect=limits["pool"], sock_connect=limits["connect"], sock_read=limits["read"]
+        )
         url, headers = URL(str(request.url), encoded=True), dict(request.headers)
         try:
             async with session.get(url, headers=headers, allow_redirects=False, timeout=timeout) as response:
-                content = await response.read()
+                content = await _whole(response.content.iter_any())
         except aiohttp.ConnectionTimeoutError as error:
             raise httpx.ConnectTimeout(str(error)) from None
         except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
@@ -171,9 +193,7 @@ class AiohttpReads(httpx.AsyncBaseTransport):
             raise httpx.ReadTimeout(str(error)) from None
         except (aiohttp.ClientError, ValueError) as error:
             raise httpx.RemoteProtocolError(type(error).__name__) from None
-        # It has been unpacked already.
-        kept = [(name, value) for name, value in response.raw_headers if name.lower() != b"content-encoding"]
-        return httpx.Response(response.status, headers=kept, content=content)
+        return _complete(response.status, response.raw_headers, content)
 
     def _open(self) -> "aiohttp.ClientSession":
         import aiohttp
@@ -257,7 +277,7 @@ class Platica:
                     if permit is not None:
                         permit.spend(request)
                     departed = True
-                    return self._read(request, await self._send(request))
+                    return self._read(request, await self._send(request, ends - time.monotonic()))
         except TimeoutError:
             if not departed:
                 raise ApiRateLimited("no turn within the deadline under the rate limit", wait=1.0) from None
@@ -275,14 +295,18 @@ class Platica:
             await self._sleep(pause)
             await self._limiter.acquire()
 
-    async def _send(self, request: Request) -> httpx.Response:
+    async def _send(self, request: Request, left: float) -> httpx.Response:
         query = dict(request.query)
         if self.workspace is not None:
             query["workspace"] = self.workspace
         path = f"{request.path}?{urlencode(query)}" if query else request.path
         try:
             # Built here and not by the client, whose merging of defaults is a sixth of a request's cost.
-            url, limits = _url(self.base_url + path), {"timeout": self._http.timeout.as_dict()}
+            timeout = self._http.timeout.as_dict()
+            # A connection that can't be made is given up before the deadline: then surely nothing has left.
+            for name in ("connect", "pool"):
+                timeout[name] = min(left * 0.9, timeout[name] or left)
+            url, limits = _url(self.base_url + path), {"timeout": timeout}
             built = httpx.Request(request.method, url, headers=self._headers, json=request.body, extensions=limits)
             return await self._http.send(built, follow_redirects=False)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:

@@ -452,8 +452,13 @@ FAULTS: Mapping[str, Fault] = {
     "connect timeout for ever": Fault(
         hinder=lambda rig, _: rig.deaf(backlog=0), acts=False, timeouts=SHORT, times=EVER
     ),
-    "pool timeout once": Fault(hinder=lambda rig, wire: rig.full(wire), acts=False, timeouts=SHORT),
-    "pool timeout for ever": Fault(hinder=lambda rig, wire: rig.full(wire), acts=False, timeouts=SHORT, times=EVER),
+    "connecting beyond the deadline": Fault(
+        hinder=lambda rig, _: rig.deaf(backlog=0), acts=False, times=EVER, deadline=QUICK
+    ),
+    "pool timeout once": Fault(hinder=lambda rig, wire: rig.full(wire), acts=False, deadline=5.0, timeouts=SHORT),
+    "pool timeout for ever": Fault(
+        hinder=lambda rig, wire: rig.full(wire), acts=False, deadline=5.0, timeouts=SHORT, times=EVER
+    ),
     # It leaves, and nobody can tell how far it got.
     "reset on accept": Fault(hinder=lambda rig, _: rig.slammed(reset_on_accept), acts=False),
     "reset on accept for ever": Fault(hinder=lambda rig, _: rig.slammed(reset_on_accept), acts=False, times=EVER),

@@ -65,8 +65,9 @@ refused once                     | no     |                  | done 1     | done
 refused for ever                 | no     | api_unreachable  | failed 0   | failed 0  | failed 0    | failed 0
 connect timeout once             | no     |                  | done 1     | done 1    | done 1      | done 1
 connect timeout for ever         | no     | api_unreachable  | failed 0   | failed 0  | failed 0    | failed 0
-pool timeout once                | no     |                  | -          | done 1    | done 1      | done 1
-pool timeout for ever            | no     | api_unreachable  | -          | failed 0  | failed 0    | failed 0
+connecting beyond the deadline   | no     | api_unreachable  | failed 0   | failed 0  | failed 0    | failed 0
+pool timeout once                | no     |                  | done 1     | done 1    | done 1      | done 1
+pool timeout for ever            | no     | api_unreachable  | failed 0   | failed 0  | failed 0    | failed 0
 429 for a second                 | no     |                  | done 2     | done 2    | done 2      | done 2
 429 until a date                 | no     |                  | done 2     | done 2    | done 2      | done 2
 429 and a reset in seconds       | no     |                  | done 2     | done 2    | done 2      | done 2
@@ -620,3 +621,28 @@ async def test_the_agent_as_the_command_line_builds_it(fault: str, blank: Path, 
         assert isinstance(events[-1], Reply)
         assert ELSEWHERE not in {each.target for each in rig.seen}
         app.state.store.close()
+
+
+ENOUGH = 64_000_000
+"""Bytes, far more than the largest page of an audience."""
+
+
+async def test_an_answer_of_any_size_is_not_read_whole(blank: Path, tmp_path: Path) -> None:
+    sent = 0
+
+    async def flood(hit: Hit) -> None:
+        nonlocal sent
+        hit.writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")
+        while sent < 4 * ENOUGH:
+            hit.writer.write(b" " * 1_000_000)
+            await hit.writer.drain()
+            sent += 1_000_000
+
+    async with bench(Fault(flood, times=EVER), blank, tmp_path) as made:
+        for tool, kind in (("get_campaign", "failed"), ("create_campaign", "unknown")):
+            sent = 0
+            trial = await made.made(tool)
+            events = await trial.call("That is how it ended.")
+            assert [each.outcome for each in results(events)] == [kind]
+            # A read is tried three times.
+            assert sent < (3 if trial.risk is Risk.READ else 1) * ENOUGH

@@ -37,7 +37,7 @@ silence                          | reply 2            | reply 2            | -  
 silence for ever                 | unreachable 2      | unreachable 2      | unreachable 2 | unreachable 2
 head, then silence               | unreachable 1      | unreachable 1      | unreachable 2 | unreachable 2
 half, then silence               | unreachable 1      | unreachable 1      | unreachable 2 | unreachable 2
-a head without an end            | -                  | -                  | unreachable 1 | unreachable 1
+a head without an end            | unreachable 1      | unreachable 1      | unreachable 1 | unreachable 1
 drip beyond the deadline         | unreachable 1      | unreachable 1      | unreachable 1 | unreachable 1
 comments for ever                | unreachable 1      | unreachable 1      | -             | -
 text for ever                    | unreachable 1      | unreachable 1      | unreachable 1 | unreachable 1
@@ -46,8 +46,8 @@ half, then closed                | broken 1           | broken 1           | bro
 half of what was declared        | unreachable 1      | unreachable 1      | unreachable 2 | unreachable 2
 half of a chunk                  | unreachable 1      | unreachable 1      | unreachable 2 | unreachable 2
 chunks without an end            | unreachable 1      | unreachable 1      | unreachable 2 | unreachable 2
-the first event alone            | broken 1           | -                  | -             | -
-no finish and no end             | broken 1           | -                  | -             | -
+the first event alone            | broken 1           | broken 1           | -             | -
+no finish and no end             | broken 1           | broken 1           | -             | -
 no finish                        | reply 1            | reply 1            | -             | -
 no end                           | reply 1            | reply 1            | -             | -
 no end, then silence             | unreachable 1      | unreachable 1      | -             | -

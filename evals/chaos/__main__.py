@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 
 from evals.chaos.driver import BETWEEN, Chaos, Figures, plan
@@ -47,6 +47,11 @@ def enough(figures: Figures, kills: int) -> bool:
     return hit and figures.kills >= kills * 2 // 3 and sum(figures.windows[w] for w in BETWEEN) >= kills * 2 // 9
 
 
+def plain(figures: Figures) -> dict[str, object]:
+    found = {one.name: getattr(figures, one.name) for one in fields(figures)}
+    return {name: dict(value) if isinstance(value, dict) else value for name, value in found.items()}
+
+
 def run(engine: str, kills: int, *, seed: int, size: int = 12) -> Figures:
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         database = postgres.database(folder) if engine == "postgresql" else f"sqlite:///{folder}/journal.db"
@@ -80,7 +85,7 @@ def main() -> int:
     finally:
         postgres.end()
     if options.json:
-        options.json.write_text(json.dumps([asdict(figures) for figures in found], indent=1) + "\n")
+        options.json.write_text(json.dumps([plain(figures) for figures in found], indent=1) + "\n")
     return 0 if good else 1
 
 
