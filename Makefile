@@ -43,7 +43,7 @@ types: .venv/dev
 bench: .venv/dev  ## The figures of the README: speed against a plain SDK loop
 	$(BIN)/python -m evals.bench.turn
 
-chaos: .venv/dev  ## 450 trials with kill -9 on each database engine, and what was left; about ten minutes
+chaos: .venv/dev  ## 450 trials with kill -9 on each database engine, and what was left; a quarter of an hour
 	$(BIN)/python -m evals.chaos
 
 wheel: .venv/dev  ## A wheel in dist/
