@@ -592,12 +592,12 @@ class Gate:
         late: float,
     ) -> Outcome:
         """`late` is when the first byte comes too late, on the clock of `time.monotonic`."""
-        request, tool = operation.request(), operation.tool()
+        request, tool, approved = operation.request(), operation.tool(), still_valid is not None
         latest, on_wall = attempt.deadline - self._settings.request_deadline, attempt.started_at + LATE
         for number in range(1, _TRIES + 1):
             permit = Permit(attempt.id, request.sha256, late, partial(self._before, on_wall))
             try:
-                answer = await self._platica.request(request, permit if operation.risk.gated else None)
+                answer = await self._platica.request(request, permit if approved else None)
                 return Outcome(Kind.DONE, tool, _facts(operation, preview, answer.body), dict(answer.body))
             except (ApiUnreachable, ApiRateLimited) as error:
                 wait = error.wait if isinstance(error, ApiRateLimited) else 0.3 * number
@@ -616,7 +616,7 @@ class Gate:
                 return Outcome(Kind.UNKNOWN, tool, {**_facts(operation, preview, {}), "text": error.text})
             except Exception as error:
                 # Whatever it was: once the permit is spent, bytes may have left.
-                if operation.risk.gated and not permit.spent:
+                if (approved or operation.risk.gated) and not permit.spent:
                     return Outcome(Kind.FAILED, tool, {"text": type(error).__name__})
                 return Outcome(Kind.UNKNOWN, tool, {**_facts(operation, preview, {}), "text": type(error).__name__})
         raise AssertionError("the last try returns")

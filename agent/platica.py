@@ -243,15 +243,15 @@ class Platica:
     async def request(self, request: Request, permit: Permit | None = None) -> Answer:
         """Sends it, within `deadline` seconds in all.
 
-        Reads are repeated after any fault, writes only where the first surely did nothing, gated requests never:
-        their attempts belong to the gate. Raises ApiError; PermissionError for a request that must not leave.
+        Reads are repeated after any fault, writes only where the first surely did nothing, what has a permit never:
+        its attempts belong to the gate. Raises ApiError; PermissionError for a request that must not leave.
         """
         risk = derive_risk(request.method, request.path)
         if risk is not request.risk:
             raise PermissionError(f"{request.method} {request.path} is {risk}, not {request.risk}")
         if risk.gated and permit is None:
             raise PermissionError(f"{risk} request without a permit")
-        tries = 1 if risk.gated else _READ_TRIES
+        tries = _READ_TRIES if permit is None else 1
         ends = time.monotonic() + self.deadline
         for number in range(1, tries + 1):
             try:
@@ -474,7 +474,8 @@ def _retry_after(response: httpx.Response) -> float | None:
         with contextlib.suppress(ValueError):
             return max(0.05, float(after))
         with contextlib.suppress(ValueError, TypeError):
-            return max(0.05, parsedate_to_datetime(after).timestamp() - time.time())
+            # A date has whole seconds, and a sleep may end a little early.
+            return max(0.05, parsedate_to_datetime(after).timestamp() - time.time() + 0.1)
     if headers.get("x-ratelimit-remaining") != "0":
         return None
     try:

@@ -19,13 +19,13 @@ RUN = "TEST_RUN"
 
 
 def begin() -> None:
-    os.environ.setdefault(RUN, uuid.uuid4().hex[:12])
+    os.environ.setdefault(RUN, f"{uuid.uuid4().hex[:12]}-{os.getpid()}")
 
 
 def end() -> None:
-    """Stops the server, if anybody has asked for it."""
+    """Stops the server, if anybody has asked for it and the run is this process's own."""
     folder = _folder()
-    if not folder.exists():
+    if not folder.exists() or not os.environ[RUN].endswith(f"-{os.getpid()}"):
         return
     if (folder / "postmaster.pid").exists():
         _package()._commands.pg_ctl(["-w", "-m", "immediate", "stop"], pgdata=folder, user=_server_user())
