@@ -60,6 +60,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
         # One that a test has left behind, as a process does that is killed.
         asyncio.run(journal.aclose())
     support.journals.clear()
+    postgres.recycle()
     support.engine = "sqlite"
 
 

@@ -1,7 +1,6 @@
 """A real PostgreSQL for tests, out of a wheel: one server for a whole run, one schema for each folder."""
 
 import contextlib
-import hashlib
 import os
 import shutil
 import tempfile
@@ -13,6 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+
+from agent.tables import REVISION, metadata
 
 RUN = "TEST_RUN"
 """Names a run to its workers, which share the server."""
@@ -32,9 +33,39 @@ def end() -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def database(key: str) -> str:
-    """The URL of the empty database that belongs to `key`: a schema, since those are cheaper to make."""
-    return _url("t" + hashlib.sha256(key.encode()).hexdigest()[:20])
+_taken: dict[str, str] = {}
+_free: list[str] = []
+
+
+def database(key: str, *, bare: bool = False) -> str:
+    """The URL of the empty database that belongs to `key` until `recycle`; `bare`: not even tables are in it yet.
+
+    It is a schema, since those are cheaper to make, and may have served another test.
+    """
+    if key not in _taken:
+        _taken[key] = _free.pop() if _free and not bare else f"t{os.getpid()}_{uuid.uuid4().hex[:12]}"
+        with _connect(*_server()) as connection:
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_taken[key]}")
+    socket, port = _server()
+    options = quote(f"-csearch_path={_taken[key]}")
+    return f"postgresql+psycopg://postgres:@/postgres?host={quote(socket)}&port={port}&options={options}"
+
+
+def recycle() -> None:
+    """Empties what a test has used, for the next one. What isn't of this program's shape any more is left alone."""
+    from psycopg import errors
+
+    if not _taken:
+        return
+    with _connect(*_server()) as connection:
+        for schema in _taken.values():
+            with contextlib.suppress(errors.UndefinedTable):
+                found = connection.execute(f"SELECT version_num FROM {schema}.alembic_version").fetchone()
+                if found == (REVISION,):
+                    names = ", ".join(f"{schema}.{name}" for name in metadata.tables)
+                    connection.execute(f"TRUNCATE {names}")
+                    _free.append(schema)
+    _taken.clear()
 
 
 def _folder() -> Path:
@@ -76,14 +107,3 @@ def _connect(socket: str, port: int) -> Any:
     import psycopg
 
     return psycopg.connect(host=socket, port=port, user="postgres", dbname="postgres", autocommit=True)
-
-
-@cache
-def _url(schema: str) -> str:
-    from psycopg import errors
-
-    socket, port = _server()
-    with _connect(socket, port) as connection, contextlib.suppress(errors.UniqueViolation):
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-    options = quote(f"-csearch_path={schema}")
-    return f"postgresql+psycopg://postgres:@/postgres?host={quote(socket)}&port={port}&options={options}"

@@ -192,9 +192,9 @@ def again(
     return World(agent, model, world.store, world.clock, tap, world.folder)
 
 
-def journal_url(folder: Path) -> str:
+def journal_url(folder: Path, *, bare: bool = False) -> str:
     """The database of everything that happens in one folder, on the engine that the test runs with."""
-    return postgres.database(str(folder)) if engine == "postgresql" else f"sqlite:///{folder / 'journal.db'}"
+    return postgres.database(str(folder), bare=bare) if engine == "postgresql" else f"sqlite:///{folder / 'journal.db'}"
 
 
 def open_journal(folder: Path, clock: Callable[[], float] | None = None) -> Journal:

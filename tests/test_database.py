@@ -184,7 +184,7 @@ def shape(url: str) -> tuple[str, list[object]]:
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"], indirect=True)
 @pytest.mark.parametrize("before", ["", FIRST])
 async def test_a_new_database_and_an_old_one_end_alike(tmp_path: Path, before: str, engine: str) -> None:
-    run_script(journal_url(tmp_path), before)
+    run_script(journal_url(tmp_path, bare=True), before)
     journals = [open_journal(tmp_path) for _ in range(4)]
     # Several processes start at once after an update.
     await asyncio.gather(*(journal.open() for journal in journals))
