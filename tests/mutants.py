@@ -6,7 +6,7 @@ survives by no longer being one.
 
 from dataclasses import dataclass
 
-MACHINE = "test_properties.py::test_nothing_runs_but_what_was_approved_as_it_was_shown[risky]"
+MACHINE = "test_properties.py::test_nothing_runs_but_what_was_approved_as_it_was_shown"
 
 
 @dataclass(frozen=True)
