@@ -10,12 +10,13 @@ from evals.case import Answer, CaseError, SolutionReply
 
 
 class Scripted:
-    """`created` gives the id of a campaign that this run created."""
+    """`created` gives the id of a campaign that this run created; it is set when the world is there."""
 
     name = "solution"
 
-    def __init__(self, answers: Sequence[Answer], created: Callable[[str], str | None]) -> None:
-        self.left, self._created, self._number = list(answers), created, 0
+    def __init__(self, answers: Sequence[Answer]) -> None:
+        self.left, self._number = list(answers), 0
+        self.created: Callable[[str], str | None] = lambda title: None
 
     async def complete(self, messages: bytes) -> AsyncIterator[str | Completion]:
         if not self.left:
@@ -43,7 +44,7 @@ class Scripted:
     def _filled(self, value: Json) -> Json:
         if isinstance(value, Mapping):
             if list(value) == ["created"]:
-                if (found := self._created(value["created"])) is None:
+                if (found := self.created(value["created"])) is None:
                     raise CaseError(f"the solution names a campaign that wasn't created: {value['created']!r}")
                 return found
             return {name: self._filled(item) for name, item in value.items()}
