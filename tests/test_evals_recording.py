@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from evals.case import Case
 from evals.cassettes import Endpoint, Shelf
