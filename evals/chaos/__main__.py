@@ -52,11 +52,11 @@ def plain(figures: Figures) -> dict[str, object]:
     return {name: dict(value) if isinstance(value, dict) else value for name, value in found.items()}
 
 
-def run(engine: str, kills: int, *, seed: int, size: int = 12) -> Figures:
+def run(engine: str, kills: int, *, seed: int, size: int = 12, start: int = 0) -> Figures:
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         database = postgres.database(folder) if engine == "postgresql" else f"sqlite:///{folder}/journal.db"
         with Chaos(database, engine, seed=seed) as chaos:
-            for trials in plan(kills, size=size, seed=seed):
+            for trials in plan(kills, size=size, seed=seed, start=start):
                 chaos.round(trials)
             return chaos.figures
 

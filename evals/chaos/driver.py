@@ -376,13 +376,13 @@ class Chaos:
                 trial.problems.append("nobody was told that it is unknown")
 
 
-def plan(kills: int, *, size: int, seed: int) -> list[list[tuple[str | None, bool, str | None]]]:
+def plan(kills: int, *, size: int, seed: int, start: int = 0) -> list[list[tuple[str | None, bool, str | None]]]:
     """Rounds of about `size` trials, with a kill each: every window alike, one in eight at random, every fourth of a
-    commit's windows just before it, and every other trial with a second process."""
+    commit's windows just before it, and every other trial with a second process. `start` is the first window."""
     chance = random.Random(seed)
     windows: list[str | None] = [*WINDOWS, None]
     trials: list[tuple[str | None, bool, str | None]] = []
-    for number in range(kills):
+    for number in range(start, start + kills):
         window, lap = windows[number % len(windows)], number // len(windows)
         early = window in {*CALLED, "reply"} and lap % 4 == 3
         trials.append((window, early, (None, "approve", None, "resume")[(number + lap) % 4]))

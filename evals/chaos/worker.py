@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import psycopg  # noqa: F401  (loaded before the forks, not in each)
 from pydantic_core import from_json, to_json
 
 from agent.domain import Json
@@ -28,6 +29,7 @@ from agent.journal import Journal, Transaction
 from agent.loop import Agent
 from agent.model import Call, Completion
 from agent.platica import Platica, Wire
+from agent.sandbox.api import SandboxTransport, create_app
 from agent.sandbox.seed import LOCAL_KEY
 from agent.settings import Settings
 
@@ -194,8 +196,20 @@ def fork(job: dict[str, Any]) -> int:
         os._exit(status)
 
 
+async def warm_up() -> None:
+    """One card, so that whatever is loaded late is loaded once and not in every process that is forked."""
+    settings = Settings(_env_file=None)  # type: ignore[call-arg]
+    http = Wire(SandboxTransport(create_app(":memory:")), "http://sandbox.invalid", httpx.Timeout(5.0))
+    journal = Journal("sqlite://")
+    agent = Agent(settings, model=Clerk(), platica=Platica(http, key=LOCAL_KEY), journal=journal, locale="en")
+    async for _ in agent.advance("warm", 'run delete_campaign {"campaignId": "cmpEncuestaSatisfac1"}', by=ME):
+        pass
+    await agent.aclose()
+
+
 def serve() -> None:
-    """Until standard input ends. No thread is ever started here: a fork would lose it."""
+    """Until standard input ends. No thread lives here when a process is forked: it would be lost."""
+    asyncio.run(warm_up())
     selector = selectors.DefaultSelector()
     selector.register(sys.stdin, selectors.EVENT_READ)
     os.set_blocking(sys.stdin.fileno(), False)
