@@ -137,6 +137,8 @@ async def play(case: Case, model: Model, sandbox: Sandbox, clock: Clock) -> Play
                 trace.turns.append(TurnTrace(number))
                 await player.turn(turn)
                 sandbox.look()
+                if trace.stopped is not None:
+                    break
         except Exception as error:
             # Whatever ended it, the checks tell what is missing, and the runner why.
             trace.stopped = trace.stopped or error

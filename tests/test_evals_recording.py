@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from evals.case import Case
 from evals.cassettes import Endpoint, Shelf
 from evals.runner import Result, record, replay
+from evals.wire import merged
 from tests.support import Loopback, Served, http_answer
 
 KEY = "none-of-yours-1234"
@@ -129,3 +131,165 @@ async def test_a_replay_is_the_recorded_run_again_with_nobody_there(tmp_path: Pa
     assert again.turns == first.turns
     assert again.tokens == first.tokens == {"prompt_tokens": 3600, "completion_tokens": 80, "cached_tokens": 400}
     assert (again.model, again.how) == ("lab", "relay")
+
+
+async def test_a_replay_asks_nobody(tmp_path: Path) -> None:
+    """pytest refuses every address but loopback; the recorded one is of a name that can't exist."""
+    _, lab = await recorded(Shelf(tmp_path))
+    await replay(case(), 1, Shelf(tmp_path))
+    assert len(lab.seen) == lab.server.connections == 4
+
+
+async def test_a_recording_reads_well_and_holds_nothing_else(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    await recorded(shelf)
+    text = shelf.path("lab/two-turns", 1).read_text("utf-8")
+    assert len(text) < 20_000
+    assert "¿cuántos hay en la campaña «Encuesta»? ☕" in text
+    assert "Son 12 personas… «café» ñ 日本 ☕" in text
+    for hidden in (KEY, "127.0.0.1", "localhost", "user-agent", "session=private", "somebody", "req-1", "obfuscation"):
+        assert hidden not in text
+    data = yaml.safe_load(text)
+    second = data["interactions"][1]["request"]["body"]["messages"]
+    assert (second["as_before"], [message["role"] for message in second["then"]]) == (3, ["assistant", "tool", "tool"])
+    assert second["then"][1]["content"]["json"]["outcome"] == "done"
+    calls = data["interactions"][0]["response"]["events"][1]["choices"][0]["delta"]["tool_calls"]
+    assert [json.loads(call["function"]["arguments"]) for call in calls] == [given for _, given in READS]
+    meta = data["metadata"]
+    assert (meta["model"], meta["how"], meta["case"], meta["trial"]) == ("lab", "relay", "lab/two-turns", 1)
+    names = {path.name for path in (tmp_path / "prompts").iterdir()}
+    assert names == {f"{meta['tools']}.json", *(f"{sha}.md" for sha in meta["prompts"])}
+    assert shelf.problems({"lab/two-turns": case()}) == []
+
+
+def edit(shelf: Shelf, change: Any) -> None:
+    """The recording, changed as data by a hand or by time."""
+    path = shelf.path("lab/two-turns", 1)
+    data = yaml.safe_load(path.read_text("utf-8"))
+    change(data)
+    path.write_text(yaml.safe_dump(data, allow_unicode=True, sort_keys=False), "utf-8")
+
+
+def _prompt(data: Any) -> None:
+    data["metadata"]["prompts"] = ["0" * 64]
+
+
+def _tools(data: Any) -> None:
+    data["metadata"]["tools"] = "0" * 64
+
+
+def _body_of_prompt(data: Any) -> None:
+    data["interactions"][0]["request"]["body"]["messages"]["then"][0]["content"] = "sha256:" + "0" * 64
+
+
+def _body_of_tools(data: Any) -> None:
+    data["interactions"][2]["request"]["body"]["tools"] = "sha256:" + "0" * 64
+
+
+def _answer_of_a_tool(data: Any) -> None:
+    data["interactions"][1]["request"]["body"]["messages"]["then"][1]["content"]["json"]["outcome"] = "failed"
+
+
+def _one_more(data: Any) -> None:
+    data["interactions"].append(data["interactions"][-1])
+
+
+def _one_less(data: Any) -> None:
+    del data["interactions"][-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (_prompt, "the system prompt has changed"),
+        (_tools, "the tool schemas have changed"),
+        (_body_of_prompt, "a request differs"),
+        (_body_of_tools, "a request differs"),
+        (_answer_of_a_tool, '"outcome'),
+        (_one_more, "4 of 5 recorded calls were used"),
+        (_one_less, "a request differs"),
+    ],
+)
+async def test_a_recording_of_something_else_is_stale(tmp_path: Path, change: Any, why: str) -> None:
+    shelf = Shelf(tmp_path)
+    await recorded(shelf)
+    edit(shelf, change)
+    result = await replay(case(), 1, shelf)
+    assert result.status == "stale"
+    (line,) = result.problems
+    assert line.startswith("stale: lab/two-turns (recording 1): ")
+    assert why in line.replace('\\"', '"')
+    assert line.endswith("re-record: python -m evals run lab --case lab/two-turns --record")
+
+
+async def test_a_case_that_says_something_else_is_stale_but_may_expect_something_else(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    await recorded(shelf)
+    turns = [{"say": "¿cuántas personas hay en la campaña «Encuesta»?"}, *CASE["turns"][1:]]
+    assert "the case has changed" in (await replay(case(turns=turns), 1, shelf)).problems[0]
+    expect = {**CASE["expect"], "replies": [{"turn": 1, "says": ["trece"]}]}
+    stricter = await replay(case(expect=expect), 1, shelf)
+    assert (stricter.status, stricter.problems) == ("failed", ["turn 1: the reply lacks 'trece'"])
+
+
+@pytest.mark.parametrize("status", [429, 500])
+async def test_what_the_endpoint_refused_is_no_recording(tmp_path: Path, status: int) -> None:
+    shelf = Shelf(tmp_path)
+    await recorded(shelf)
+    before = shelf.path("lab/two-turns", 1).read_text("utf-8")
+    result, lab = await recorded(shelf, [READS, status])
+    assert result.status == "error"
+    assert result.problems[0].startswith("not recorded: Model")
+    assert len(lab.seen) == 2, "a request that fails is not made again"
+    assert shelf.path("lab/two-turns", 1).read_text("utf-8") == before
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("La clave es sk-proj-abcdefgh12345678ijkl", "it holds a key"),
+        (f"La clave es {KEY}", "it holds a key"),
+        ("Llama al +52 55 1234 5678, o sea 525512345678", "525512345678 may be somebody's phone"),
+        ("Está en /home/ana/clientes.csv", "it names this machine"),
+        ("x" * 160_000, "more than 150000"),
+    ],
+)
+async def test_secrets_phones_machines_and_bulk_are_not_kept(tmp_path: Path, said: str, why: str) -> None:
+    result, _ = await recorded(Shelf(tmp_path), [said, *ANSWERS[1:]])
+    assert result.status == "error"
+    assert why in result.problems[0]
+    assert list(tmp_path.rglob("*.yaml")) == []
+
+
+async def test_files_that_belong_to_nothing_are_told(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    await recorded(shelf)
+    (tmp_path / "prompts" / f"{'0' * 64}.md").write_text("An older prompt.", "utf-8")
+    edit(shelf, lambda data: data["metadata"].pop("how"))
+    assert shelf.problems({}) == [
+        "lab/two-turns.yaml: there is no such case",
+        "lab/two-turns.yaml: no how",
+        f"prompts/{'0' * 64}.md: no recording uses it",
+        f"prompts/{'0' * 64}.md: it isn't the text of that hash",
+    ]
+
+
+async def test_a_stream_of_another_shape_is_kept_as_it_came(tmp_path: Path) -> None:
+    """Two choices in one chunk, or a call without an index, can't be merged without losing something."""
+    call = {"id": "a", "function": {"name": "list_campaigns", "arguments": "{}"}}
+    odd: list[Any] = [
+        {"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]},
+        "[DONE]",
+    ]
+    assert merged(odd) == odd
+    usual = [{"choices": [{"index": 0, "delta": {"content": part}}]} for part in "abc"]
+    assert len(merged([*usual, "[DONE]"])) == 3
+
+
+async def test_trials_are_numbered_files(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    for name in ("two-turns.yaml", "two-turns.3.yaml", "two-turns-and-more.yaml", "two-turns.x.yaml"):
+        (tmp_path / "lab").mkdir(exist_ok=True)
+        (tmp_path / "lab" / name).write_text("", "utf-8")
+    assert shelf.trials(case()) == [1, 3]
