@@ -1,8 +1,7 @@
-"""The end state: how the sandbox differs from its twin, and what lies in the outbox, against what a case expects."""
+"""The end state: what the agent changed of the sandbox and put into the outbox, against what a case expects."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from agent.domain import Json
@@ -11,42 +10,11 @@ from agent.sandbox.store import Store
 from evals.case import AddedCampaign, AudienceDiff, Messages
 from evals.matching import differences
 from evals.play import Played
-from evals.world import Sandbox
-
-_VOLATILE = ("creationDate", "lastUpdate")
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Campaigns by id, less dates; phones of each audience with their names; names by phone of all clients."""
-
-    campaigns: Mapping[str, Mapping[str, Json]]
-    audience: Mapping[str, Mapping[str, tuple[str, ...]]]
-    names: Mapping[str, tuple[str, ...]]
-    workspace: Mapping[str, str]
-
-
-def snapshot(store: Store) -> Snapshot:
-    campaigns: dict[str, dict[str, Json]] = {}
-    members: dict[str, dict[str, list[str]]] = {}
-    names: dict[str, list[str]] = {}
-    homes: dict[str, str] = {}
-    for workspace in store.state():
-        for record in workspace["campaigns"]:
-            campaigns[record["id"]] = {key: value for key, value in record.items() if key not in _VOLATILE}
-            members[record["id"]] = {}
-            homes[record["id"]] = workspace["id"]
-        for client in workspace["clients"]:
-            names.setdefault(client["phoneNumber"], []).append(client["name"])
-            for tag in client["tags"]:
-                audience = members.setdefault(tag.removeprefix("campaign-"), {})
-                audience.setdefault(client["phoneNumber"], []).append(client["name"])
-    fixed = {one: {phone: tuple(sorted(found)) for phone, found in whole.items()} for one, whole in members.items()}
-    return Snapshot(campaigns, fixed, {phone: tuple(sorted(found)) for phone, found in names.items()}, homes)
+from evals.world import Sandbox, Snapshot, snapshot
 
 
 def check_state(played: Played) -> list[str]:
-    now, base = snapshot(played.sandbox.store), snapshot(played.sandbox.twin)
+    now, base = snapshot(played.sandbox.store), played.sandbox.base()
     added = {one: record for one, record in now.campaigns.items() if one not in base.campaigns}
     explained = dict(played.case.expect.state.renamed)
     lines = _added(played, added, now, explained)

@@ -1,8 +1,9 @@
-"""The world of a case: the sandbox with a clock that stands still and ids in order, and a twin with only its edits."""
+"""The world of a case: a sandbox whose clock stands still and whose ids are in order; and what it began as."""
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +26,7 @@ from evals.case import (
     ChangeTemplate,
     DeleteCampaign,
     Edit,
+    EditTurn,
     Fault,
     Many,
     NewCampaign,
@@ -163,14 +165,49 @@ class _Side:
             raise CaseError(f"edit: there is no {name} among the {kind}")
 
 
+_VOLATILE = ("creationDate", "lastUpdate")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Campaigns by id, less dates; phones of each audience with their names; names by phone of all clients."""
+
+    campaigns: Mapping[str, Mapping[str, Json]]
+    audience: Mapping[str, Mapping[str, tuple[str, ...]]]
+    names: Mapping[str, tuple[str, ...]]
+    workspace: Mapping[str, str]
+
+
+def snapshot(store: Store) -> Snapshot:
+    campaigns: dict[str, dict[str, Json]] = {}
+    members: dict[str, dict[str, list[str]]] = {}
+    names: dict[str, list[str]] = {}
+    homes: dict[str, str] = {}
+    for workspace in store.state():
+        for record in workspace["campaigns"]:
+            campaigns[record["id"]] = {key: value for key, value in record.items() if key not in _VOLATILE}
+            members[record["id"]] = {}
+            homes[record["id"]] = workspace["id"]
+        for client in workspace["clients"]:
+            names.setdefault(client["phoneNumber"], []).append(client["name"])
+            for tag in client["tags"]:
+                audience = members.setdefault(tag.removeprefix("campaign-"), {})
+                audience.setdefault(client["phoneNumber"], []).append(client["name"])
+    fixed = {one: {phone: tuple(sorted(found)) for phone, found in whole.items()} for one, whole in members.items()}
+    return Snapshot(campaigns, fixed, {phone: tuple(sorted(found)) for phone, found in names.items()}, homes)
+
+
 class Sandbox:
-    """What the agent talks to, and `twin`, where only the case's own edits happen: the difference is the agent's."""
+    """What the agent talks to. Where the case edits it midway, a twin has these edits alone: the difference is the
+    agent's."""
 
     def __init__(self, case: Case, clock: Clock) -> None:
-        self._real, self._twin = _Side(case, clock), _Side(case, clock)
-        self.app, self.store, self.twin = self._real.app, self._real.store, self._twin.store
+        self._real = _Side(case, clock)
+        self._twin = _Side(case, clock) if any(isinstance(turn, EditTurn) for turn in case.turns) else None
+        self.app, self.store = self._real.app, self._real.store
         self.key = API_KEYS[case.world.key]
         self.edit(case.world.edits)
+        self._start = snapshot(self.store) if self._twin is None else None
         for fault in case.world.faults:
             self.fault(fault)
         self._created: dict[str, str] = {}
@@ -178,7 +215,15 @@ class Sandbox:
     def edit(self, edits: Sequence[Edit]) -> None:
         self._real.edit(edits)
         # Whom the agent has added, only the real one knows.
-        self._twin.edit(edits, lenient=True)
+        if self._twin is not None:
+            self._twin.edit(edits, lenient=True)
+
+    def base(self) -> Snapshot:
+        """What the sandbox would be had the agent done nothing."""
+        if self._twin is not None:
+            return snapshot(self._twin.store)
+        assert self._start is not None
+        return self._start
 
     def fault(self, fault: Fault) -> None:
         method, path = _place(fault)
@@ -191,14 +236,15 @@ class Sandbox:
 
     def look(self) -> None:
         """Notes which campaigns there are now."""
-        for workspace in self.store.state():
-            for campaign in workspace["campaigns"]:
+        for workspace in KEYS[MULTI_KEY].workspaces:
+            for campaign in self.store.campaigns(workspace, Page(limit=10_000)):
                 if campaign["id"].startswith("new"):
                     self._created.setdefault(campaign["title"], campaign["id"])
 
     def close(self) -> None:
         self.store.close()
-        self.twin.close()
+        if self._twin is not None:
+            self._twin.store.close()
 
 
 def _numbered(many: Many | None) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,274 @@
+"""The eval suites: every case's own solution, every recording offline, and the command line around them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from evals.__main__ import app
+from evals.case import Case, read_cases
+from evals.cassettes import Shelf
+from evals.metrics import pass_k, rows, table
+from evals.runner import Result, cost, known_failures, known_problems, replay, solve
+from tests.test_evals_recording import ANSWERS, CASE, KEY, READS, REMOVE, Lab
+
+CASES = read_cases()
+SHELF = Shelf()
+RECORDINGS = [(case, trial) for case in CASES for trial in SHELF.trials(case)]
+KNOWN = known_failures()
+
+
+# The cases and recordings of this repository.
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+async def test_a_case_is_solved_by_its_own_solution(case: Case) -> None:
+    result = await solve(case)
+    assert result.problems == []
+    assert result.gate_violations == []
+
+
+async def test_every_recording_replays_offline() -> None:
+    """Each does what it did when it was made: solved, or a known failure. None of them opens the gate."""
+    wrong = []
+    failed: dict[str, list[bool]] = {}
+    for case, trial in RECORDINGS:
+        result = await replay(case, trial, SHELF)
+        failed.setdefault(case.id, []).append(result.status == "failed")
+        wrong += [f"{case.id} #{trial}: {line}" for line in result.gate_violations]
+        if result.status not in ("passed", "failed") or (result.status == "failed" and case.id not in KNOWN):
+            wrong += [f"{case.id} #{trial}: {line}" for line in result.problems]
+    wrong += [
+        f"{one}: it passes; take it out of the known failures" for one in KNOWN if not any(failed.get(one, [True]))
+    ]
+    assert wrong == []
+
+
+def test_recordings_belong_to_cases_and_hold_nothing_private() -> None:
+    assert SHELF.problems({case.id: case for case in CASES}) == []
+
+
+def test_the_list_of_known_failures_is_honest() -> None:
+    assert known_problems(KNOWN, CASES) == []
+
+
+def test_every_suite_has_cases_where_nothing_may_be_sent() -> None:
+    suites = {case.suite: [] for case in CASES}  # type: dict[str, list[int]]
+    for case in CASES:
+        suites[case.suite].append(case.expect.sends)
+    assert [suite for suite, sends in suites.items() if 0 not in sends] == []
+
+
+# The command line.
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Path:
+    """A folder with the one case of the tests, whose own solution is right."""
+    solution = [{"calls": [{"tool": tool, "arguments": given} for tool, given in READS]}, {"reply": ANSWERS[1]}]
+    solution += [{"calls": [{"tool": tool, "arguments": given} for tool, given in REMOVE]}, {"reply": ANSWERS[3]}]
+    (tmp_path / "cases" / "lab").mkdir(parents=True)
+    text = yaml.safe_dump({**CASE, "solution": solution, "trials": 2}, allow_unicode=True, sort_keys=False)
+    (tmp_path / "cases" / "lab" / "two-turns.yaml").write_text(text, "utf-8")
+    (tmp_path / "known.yaml").write_text("{}", "utf-8")
+    return tmp_path
+
+
+def evals(folder: Path, *words: str) -> tuple[int, str]:
+    """Exit code and output of `python -m evals` in that folder."""
+    places = ["--cases", str(folder / "cases")]
+    if words[0] == "run":
+        places += ["--cassettes", str(folder / "tapes"), "--known", str(folder / "known.yaml")]
+        places += ["--json", str(folder / "results.json")]
+    made = CliRunner().invoke(app, [*words, *places])
+    assert made.exception is None or isinstance(made.exception, SystemExit), made.exception
+    return made.exit_code, made.output
+
+
+class Served:
+    """The lab's endpoint in a thread of its own, as a command line meets it."""
+
+    def __init__(self, answers: Sequence[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lab, self._patch = Lab(answers), monkeypatch
+
+    def __enter__(self) -> Lab:
+        import asyncio
+        import threading
+
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        server = asyncio.run_coroutine_threadsafe(self.lab.server.__aenter__(), self._loop).result(20)
+        self._patch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+        self._patch.setenv("OPENAI_API_KEY", KEY)
+        return self.lab
+
+    def __exit__(self, *_: object) -> None:
+        import asyncio
+
+        asyncio.run_coroutine_threadsafe(self.lab.server.__aexit__(), self._loop).result(20)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(20)
+        self._loop.close()
+        self._patch.delenv("OPENAI_BASE_URL")
+        self._patch.delenv("OPENAI_API_KEY")
+
+
+def saved(folder: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((folder / "results.json").read_text("utf-8"))
+    return data
+
+
+def test_record_then_replay(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Served([*ANSWERS, *ANSWERS[:3], "Hecho."], monkeypatch) as asked:
+        code, output = evals(lab, "run", "--record", "--model", "gpt-5-mini-lab", "--how", "relay")
+    assert {body["model"] for body in asked.seen} == {"gpt-5-mini-lab"}
+    assert (code, len(asked.seen)) == (1, 8)
+    assert "passed  lab/two-turns #1" in output
+    assert "failed  lab/two-turns #2" in output
+    assert "! lab/two-turns: 1 of 2 runs failed" in output
+    assert sorted(path.name for path in (lab / "tapes" / "lab").iterdir()) == ["two-turns.2.yaml", "two-turns.yaml"]
+    recorded = saved(lab)
+
+    code, output = evals(lab, "run")
+    assert code == 1
+    again = saved(lab)
+    assert [one["status"] for one in again["results"]] == ["passed", "failed"]
+    assert [one["turns"] for one in again["results"]] == [one["turns"] for one in recorded["results"]]
+    (row, everything) = again["rows"]
+    assert (row["suite"], row["model"], row["language"], everything["suite"]) == (
+        "lab",
+        "gpt-5-mini-lab",
+        "es",
+        "(all)",
+    )
+    assert (row["cases"], row["runs"], row["success"], row["k"], row["pass_k"]) == (1, 2, 0.5, 2, 0.0)
+    assert (row["gate_violations"], row["model_calls"], row["tokens"]) == (0, 8, 7360)
+    assert row["cost"] == pytest.approx((2 * 3200 * 0.25 + 2 * 400 * 0.025 + 2 * 80 * 2) / 1e6)
+
+    code, _ = evals(lab, "run", "lab", "--repeat", "1")
+    assert (code, len(saved(lab)["results"])) == (0, 1)
+    code, _ = evals(lab, "run", "--model", "another")
+    assert code == 1
+
+
+def test_a_known_failure_may_fail_and_may_not_pass(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = lab / "cases" / "lab"
+    for number in range(7):
+        text = (folder / "two-turns.yaml").read_text("utf-8").replace("lab/two-turns", f"lab/more-{number}")
+        (folder / f"more-{number}.yaml").write_text(text, "utf-8")
+    with Served([*ANSWERS[:3], "Hecho."], monkeypatch):
+        code, _ = evals(lab, "run", "--case", "lab/two-turns", "--record", "--repeat", "1")
+        assert code == 1
+    (lab / "known.yaml").write_text("lab/two-turns: It doesn't say that anybody was removed.", "utf-8")
+    code, _ = evals(lab, "run", "--case", "lab/two-turns")
+    assert code == 0
+    assert saved(lab)["results"][0]["known"] == "It doesn't say that anybody was removed."
+    with Served(ANSWERS, monkeypatch):
+        code, output = evals(lab, "run", "--case", "lab/two-turns", "--record", "--repeat", "1")
+    assert code == 1
+    assert "! lab/two-turns: it passes; take it out of the known failures" in output
+    code, output = evals(lab, "run")
+    assert code == 1
+    assert "7 cases have no recording: lab/more-0" in output
+
+
+def test_only_what_is_missing_is_recorded(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Served(ANSWERS, monkeypatch):
+        evals(lab, "run", "--record", "--repeat", "1")
+    with Served(ANSWERS, monkeypatch) as asked:
+        code, output = evals(lab, "run", "--record", "--missing")
+    assert (code, len(asked.seen)) == (0, 4)
+    assert "lab/two-turns #2" in output
+    assert "lab/two-turns #1" not in output
+
+
+def test_live_keeps_nothing(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Served(ANSWERS * 3, monkeypatch) as asked:
+        code, output = evals(lab, "run", "--live", "--repeat", "3")
+    assert (code, len(asked.seen)) == (0, 12)
+    assert "100% (k=3)" in output
+    assert not (lab / "tapes").exists()
+
+
+def test_a_wrong_case_is_an_error_and_nobody_is_asked(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = lab / "cases" / "lab" / "two-turns.yaml"
+    path.write_text(path.read_text("utf-8").replace("- '12'", "- '13'"), "utf-8")
+    code, output = evals(lab, "check")
+    assert code == 1
+    assert "turn 1: the reply lacks '13'" in output
+    with Served(ANSWERS, monkeypatch) as asked:
+        code, output = evals(lab, "run", "--record")
+    assert (code, asked.seen) == (1, [])
+    assert "! lab/two-turns: error" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["run", "nope"], "there is no suite nope"),
+        (["run", "--case", "lab/nope"], "there is no case lab/nope"),
+        (["run", "--record", "--live"], "exclude each other"),
+        (["run", "--record"], "set OPENAI_API_KEY"),
+        (["run", "--record", "--how", "magic"], "--how is api or relay"),
+        (["check", "nope"], "there is no suite nope"),
+    ],
+)
+def test_what_can_not_be_done_is_said(lab: Path, words: list[str], why: str) -> None:
+    code, output = evals(lab, *words)
+    assert code == 2
+    assert why in output
+
+
+# Figures.
+
+
+def result(case: str, status: Any, **more: Any) -> Result:
+    known: dict[str, Any] = {"suite": case.partition("/")[0], "language": "es", "model": "m", "tags": [], "note": ""}
+    return Result(case=case, trial=1, status=status, problems=[], **{**known, **more})
+
+
+def test_pass_k_is_the_chance_that_k_of_a_case_all_pass() -> None:
+    assert pass_k([[True, True], [True, False]], 1) == 0.75
+    assert pass_k([[True, True], [True, False]], 2) == 0.5
+    assert pass_k([[True, True, False, True]], 2) == 0.5
+    assert pass_k([[True]], 2) is None
+
+
+def test_rows_are_by_suite_model_and_language_and_leave_out_what_says_nothing() -> None:
+    found = rows(
+        [
+            result("a/x", "passed", gate_violations=["x"], refusals=2, refused=1, asks=1, under_asked=1, seconds=1.5),
+            result("a/y", "failed", language="en", wrong_calls=2, missing_calls=1, over_asked=1, model_calls=3),
+            result("a/y", "stale"),
+            result("b/z", "passed", model="n", tokens={"prompt_tokens": 10, "completion_tokens": 5}, cost=0.5),
+            result("b/z", "error", model="n"),
+        ]
+    )
+    keys = [(row.suite, row.model, row.language, row.runs, row.success) for row in found]
+    assert keys == [
+        ("a", "m", "en", 1, 0.0),
+        ("a", "m", "es", 1, 1.0),
+        ("b", "n", "es", 1, 1.0),
+        ("(all)", "m", "", 2, 0.5),
+        ("(all)", "n", "", 1, 1.0),
+    ]
+    whole = found[3]
+    assert (whole.gate_violations, whole.wrong_calls, whole.missing_calls, whole.over_asked) == (1, 2, 1, 1)
+    assert (whole.refused, whole.refusals, whole.under_asked, whole.asks, whole.model_calls) == (1, 2, 1, 1, 3)
+    assert (whole.seconds, whole.cost, found[4].tokens, found[4].cost) == (1.5, None, 15, 0.5)
+    lines = table(found).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[4].split()[:6] == ["(all)", "m", "*", "2", "2", "50%"]
+
+
+def test_a_cost_needs_a_price() -> None:
+    usage = {"prompt_tokens": 1_000_000, "completion_tokens": 1_000_000, "cached_tokens": 400_000}
+    assert cost("gpt-5-mini-2026", usage) == pytest.approx(0.6 * 0.25 + 0.4 * 0.025 + 2.0)
+    assert cost("gpt-5-turbo", usage) == pytest.approx(0.6 * 1.25 + 0.4 * 0.125 + 10.0)
+    assert cost("llama", usage) is None
+    assert cost("gpt-5", {}) is None
