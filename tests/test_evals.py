@@ -1,6 +1,8 @@
 """The eval suites: every case's own solution, every recording offline, and the command line around them."""
 
+import asyncio
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from tests.test_evals_recording import ANSWERS, CASE, KEY, READS, REMOVE, Lab
 
 CASES = read_cases()
 SHELF = Shelf()
-RECORDINGS = [(case, trial) for case in CASES for trial in SHELF.trials(case)]
+SUITES = sorted({case.suite for case in CASES})
 KNOWN = known_failures()
 
 
@@ -32,19 +34,20 @@ async def test_a_case_is_solved_by_its_own_solution(case: Case) -> None:
     assert result.gate_violations == []
 
 
-async def test_every_recording_replays_offline() -> None:
+@pytest.mark.parametrize("suite", SUITES)
+async def test_every_recording_replays_offline(suite: str) -> None:
     """Each does what it did when it was made: solved, or a known failure. None of them opens the gate."""
     wrong = []
     failed: dict[str, list[bool]] = {}
-    for case, trial in RECORDINGS:
+    recordings = [(case, trial) for case in CASES if case.suite == suite for trial in SHELF.trials(case)]
+    for case, trial in recordings:
         result = await replay(case, trial, SHELF)
         failed.setdefault(case.id, []).append(result.status == "failed")
         wrong += [f"{case.id} #{trial}: {line}" for line in result.gate_violations]
         if result.status not in ("passed", "failed") or (result.status == "failed" and case.id not in KNOWN):
             wrong += [f"{case.id} #{trial}: {line}" for line in result.problems]
-    wrong += [
-        f"{one}: it passes; take it out of the known failures" for one in KNOWN if not any(failed.get(one, [True]))
-    ]
+    passing = [one for one, trials in failed.items() if one in KNOWN and not any(trials)]
+    wrong += [f"{one}: it passes; take it out of the known failures" for one in passing]
     assert wrong == []
 
 
@@ -57,10 +60,8 @@ def test_the_list_of_known_failures_is_honest() -> None:
 
 
 def test_every_suite_has_cases_where_nothing_may_be_sent() -> None:
-    suites = {case.suite: [] for case in CASES}  # type: dict[str, list[int]]
-    for case in CASES:
-        suites[case.suite].append(case.expect.sends)
-    assert [suite for suite, sends in suites.items() if 0 not in sends] == []
+    sends = {suite: [case.expect.sends for case in CASES if case.suite == suite] for suite in SUITES}
+    assert [suite for suite, counts in sends.items() if 0 not in counts] == []
 
 
 # The command line.
@@ -96,9 +97,6 @@ class Served:
         self.lab, self._patch = Lab(answers), monkeypatch
 
     def __enter__(self) -> Lab:
-        import asyncio
-        import threading
-
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -108,8 +106,6 @@ class Served:
         return self.lab
 
     def __exit__(self, *_: object) -> None:
-        import asyncio
-
         asyncio.run_coroutine_threadsafe(self.lab.server.__aexit__(), self._loop).result(20)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(20)
