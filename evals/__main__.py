@@ -65,9 +65,11 @@ def run(
     if record or live:
         endpoint = _endpoint(model, how, timeout)
         results = asyncio.run(_ask(chosen, shelf, endpoint, repeat, keep=record, missing=missing))
+        if record and _whole(suite, case):
+            shelf.prune()
     else:
         results = asyncio.run(_replay(chosen, shelf, repeat, model))
-    raise typer.Exit(_conclude(results, chosen, cases, known, out, whole=suite is None and not case))
+    raise typer.Exit(_conclude(results, chosen, cases, known, out, whole=_whole(suite, case)))
 
 
 @app.command()
@@ -148,6 +150,10 @@ async def _ask(
             results.append(await made)
             _say(results[-1])
     return results
+
+
+def _whole(suite: str | None, ids: Sequence[str] | None) -> bool:
+    return suite is None and not ids
 
 
 def _say(result: Result) -> None:

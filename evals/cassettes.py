@@ -164,10 +164,21 @@ class Shelf:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(text, "utf-8")
 
+    def prune(self) -> None:
+        """Removes texts that no recording uses any more."""
+        found = [self.metadata(str(path.relative_to(self.root).with_suffix("")), 1) for path in self._files()]
+        used = {name for one in found for name in (*(f"{sha}.md" for sha in one["prompts"]), f"{one['tools']}.json")}
+        for path in (self.root / "prompts").glob("*.*"):
+            if path.name not in used:
+                path.unlink()
+
+    def _files(self) -> list[Path]:
+        return sorted(self.root.glob("*/*.yaml"))
+
     def problems(self, cases: Mapping[str, Case]) -> list[str]:
         """What is wrong with the recordings as files: of no case, too large, with secrets, or without their texts."""
         lines, used = [], set()
-        for path in sorted(self.root.glob("*/*.yaml")):
+        for path in self._files():
             case, text = f"{path.parent.name}/{re.sub(r'[.][0-9]+$', '', path.stem)}", path.read_text("utf-8")
             if case not in cases:
                 lines.append(f"{path.parent.name}/{path.name}: there is no such case")

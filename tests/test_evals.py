@@ -176,8 +176,10 @@ def test_a_known_failure_may_fail_and_may_not_pass(lab: Path, monkeypatch: pytes
 def test_only_what_is_missing_is_recorded(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Served(ANSWERS, monkeypatch):
         evals(lab, "run", "--record", "--repeat", "1")
+    (lab / "tapes" / "prompts" / f"{'0' * 64}.md").write_text("An older prompt.", "utf-8")
     with Served(ANSWERS, monkeypatch) as asked:
         code, output = evals(lab, "run", "--record", "--missing")
+    assert Shelf(lab / "tapes").problems({case.id: case for case in read_cases(lab / "cases")}) == []
     assert (code, len(asked.seen)) == (0, 4)
     assert "lab/two-turns #2" in output
     assert "lab/two-turns #1" not in output
