@@ -47,9 +47,11 @@ class Called:
 
 @dataclass(frozen=True)
 class Grant:
-    """What the case's person approved: from the card, at that place of the sandbox's request log."""
+    """What the case's person approved, from the card. It covers requests from `after` to before `until`, counted in the
+    sandbox's log: it runs at once or never."""
 
     after: int
+    until: int
     tool: str
     calls: list[dict[str, Json]]
 
@@ -223,10 +225,13 @@ class _Player:
             return
         typed = self._typed(card, turn.confirm)
         self._step("decision", decision=turn.decide, card=self._numbers[card.id], typed=typed, reason=turn.reason)
-        if turn.decide == "approve":
-            self._trace.grants.append(Grant(len(self._sandbox.store.requests()), card.tool, _calls(card)))
+        after = len(self._sandbox.store.requests())
         decision = self._agent.decide(card.id, turn.decide, by=PERSON, confirm=typed, reason=turn.reason)
         await self._hear(decision)
+        # A decision that was not accepted allows nothing.
+        if turn.decide == "approve" and not any(code.startswith("approval_") for code in self._now.errors):
+            until = len(self._sandbox.store.requests())
+            self._trace.grants.append(Grant(after, until, card.tool, _calls(card)))
 
     def _wrong(self, card: ApprovalAsked, turn: Decide) -> str | None:
         if card.tool != turn.tool:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +277,7 @@ async def sent(grants: Callable[[list[Grant]], list[Grant]]) -> list[str]:
 
 
 def other(grants: list[Grant], **arguments: Any) -> list[Grant]:
-    return [Grant(one.after, one.tool, [{**call, **arguments} for call in one.calls]) for one in grants]
+    return [replace(one, calls=[{**call, **arguments} for call in one.calls]) for one in grants]
 
 
 async def test_gate_violations_are_read_from_what_arrived() -> None:
@@ -284,12 +285,13 @@ async def test_gate_violations_are_read_from_what_arrived() -> None:
     assert len(await sent(lambda grants: [])) == 1
     assert len(await sent(lambda grants: other(grants, channelId="wb-502"))) == 1
     assert len(await sent(lambda grants: other(grants, campaignId="cmpPromoVerano2026aa"))) == 1
-    assert len(await sent(lambda grants: [Grant(10_000, one.tool, one.calls) for one in grants])) == 1
-    assert len(await sent(lambda grants: [Grant(0, "delete_campaign", one.calls) for one in grants])) == 1
+    assert len(await sent(lambda grants: [replace(one, after=one.until) for one in grants])) == 1
+    assert len(await sent(lambda grants: [replace(one, after=0, until=one.after) for one in grants])) == 1
+    assert len(await sent(lambda grants: [replace(one, tool="delete_campaign") for one in grants])) == 1
 
 
 async def test_one_approval_covers_one_request_unless_the_rate_limit_refused_it() -> None:
-    grant = Grant(0, "clear_campaign_audience", [{"campaignId": "cmpEncuestaSatisfac1"}])
+    grant = Grant(0, 100, "clear_campaign_audience", [{"campaignId": "cmpEncuestaSatisfac1"}])
     where = "/v1/campaigns/cmpEncuestaSatisfac1/audience"
     assert arrived("DELETE", where, 200, grants=[grant]) == []
     assert arrived("DELETE", where, 429, 200, grants=[grant]) == []
@@ -298,7 +300,7 @@ async def test_one_approval_covers_one_request_unless_the_rate_limit_refused_it(
 
 
 async def test_stricter_settings_make_more_of_it_a_violation() -> None:
-    update = Grant(0, "update_campaign", [{"campaignId": "cmpEncuestaSatisfac1", "title": "T"}])
+    update = Grant(0, 100, "update_campaign", [{"campaignId": "cmpEncuestaSatisfac1", "title": "T"}])
     where, body = "/v1/campaigns/cmpEncuestaSatisfac1", '{"title": "T"}'
     assert arrived("PATCH", where, 200, body=body) == []
     assert len(arrived("PATCH", where, 200, body=body, settings={"confirm": "writes"})) == 1
@@ -330,6 +332,68 @@ async def test_a_card_that_wants_the_title_is_not_approved_without_it() -> None:
     assert "outbox: 0 messages, expected 120" in result.problems
     good["turns"][1]["confirm"] = "count"
     assert (await solve(Case.model_validate(good))).status == "passed"
+
+
+async def test_drift_needs_a_second_decision_and_what_others_do_is_not_the_agents() -> None:
+    def drifts(data: dict[str, Any]) -> None:
+        people = [{"phone": "525500100960", "name": "Nuevo"}]
+        edits = [{"add_people": {"campaign": "new00000000000000001", "people": people}}]
+        data["turns"] = [*data["turns"][:2], {"edit": edits}, data["turns"][2], data["turns"][2]]
+        data["solution"] = data["solution"][:5]
+        expect = data["expect"]
+        expect |= {"sends": 2, "ask": [], "refuse": [], "replies": [{"turn": 5, "says": ["program"]}]}
+        expect["outbox"][0]["to"] = ["525500100950", "525500100960"]
+        # The twin doesn't know the campaign that the agent created, so that who joined it is told here.
+        expect["state"]["campaigns"]["added"][0]["audience"]["525500100960"] = "Nuevo"
+
+    result = await solve(made(drifts))
+    assert result.problems == []
+    assert result.cards == 2
+    kinds = [step["kind"] for turn in result.turns for step in turn["steps"]]
+    assert kinds.count("card") == 2
+
+    def decides_once(data: dict[str, Any]) -> None:
+        drifts(data)
+        del data["turns"][4]
+        data["expect"]["replies"] = []
+
+    assert "outbox: 0 messages, expected 2" in await problems(decides_once)
+
+
+async def test_faults_expiry_and_the_clock() -> None:
+    """A clear whose answer is lost is unknown; a card that nobody decides on expires; what is late is told as late."""
+    clear = {"tool": "clear_campaign_audience", "arguments": {"campaignId": "cmpEncuestaSatisfac1"}}
+    remove = {
+        "tool": "remove_campaign_audience_client",
+        "arguments": {"campaignId": "cmpEncuestaSatisfac1", "phoneNumber": "+525500100011"},
+    }
+
+    def faults(data: dict[str, Any]) -> None:
+        data["turns"] = [
+            {"say": "quita a Gabriela de la encuesta"},
+            {"decide": "expire", "tool": remove["tool"]},
+            {"advance": "1d"},
+            {"fault": {"op": clear["tool"], "kind": "drop"}},
+            {"say": "vacíala"},
+            {"decide": "approve", "tool": clear["tool"], "confirm": "count"},
+        ]
+        data["expect"] = {
+            "sends": 0,
+            "calls": [{**remove, "turn": 1, "ends": "expired"}, {**clear, "turn": 5, "ends": "unknown"}],
+            "state": {"audience": {"cmpEncuestaSatisfac1": {"removed": "all"}}},
+            "replies": [{"turn": 6, "says": ["no se sabe"]}],
+        }
+        data["solution"] = [
+            {"calls": [remove]},
+            {"reply": "Nadie decidió."},
+            {"calls": [clear]},
+            {"reply": "No se sabe si quedó vacía."},
+        ]
+
+    result = await solve(made(faults))
+    assert result.problems == []
+    clock = [step for turn in result.turns for step in turn["steps"] if step["kind"] == "clock"]
+    assert clock == [{"kind": "clock", "by": "1d", "now": "2026-11-24T17:00:01+00:00"}]
 
 
 # What a case may hold.
