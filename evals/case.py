@@ -495,8 +495,12 @@ class Case(Strict):
 
     @cached_property
     def sha(self) -> str:
-        """Of what a model could notice: what is said and decided, the world and the clock. Not of what is expected."""
-        seen = self.model_dump(mode="json", include={"language", "clock", "zone", "world", "turns"})
+        """Of what a model could notice: what is said and decided, the world and the clock. Not of what is expected.
+
+        Defaults are left out, so that a new key of the format makes no recording stale.
+        """
+        told = {"language", "clock", "zone", "world", "turns"}
+        seen = self.model_dump(mode="json", include=told, exclude_defaults=True)
         return hashlib.sha256(json.dumps(seen, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
