@@ -20,7 +20,7 @@ from vcr.record_mode import RecordMode  # type: ignore[import-untyped]
 from vcr.serialize import deserialize, serialize  # type: ignore[import-untyped]
 
 from agent.domain import Json
-from agent.model import OpenAIModel
+from agent.model import OpenAIModel, connect
 from agent.operations import openai_tools
 from agent.prompts import words
 from agent.settings import without_keys
@@ -58,15 +58,10 @@ class Endpoint:
     timeout: float = 120.0
 
     def connect(self) -> OpenAIModel:
-        """Through the transport that vcrpy sees whole; no retries, so that what is recorded was asked once."""
+        """The program's own client; no retries, so that what is recorded was asked once."""
         # Certificates take 40 ms to load, and only a host that is there has any.
         verify = not (self.base_url or "https:").startswith(("http:", REPLAY_URL))
-        http = openai.DefaultAsyncHttpxClient(
-            headers={"accept-encoding": "identity"}, follow_redirects=False, verify=verify
-        )
-        client = openai.AsyncOpenAI(
-            api_key=self.key, base_url=self.base_url, max_retries=0, timeout=self.timeout, http_client=http
-        )
+        client = connect(key=self.key, base_url=self.base_url, timeout=self.timeout, retries=0, verify=verify)
         tools = openai_tools(strict=self.strict_tools)
         return OpenAIModel(client, self.model, tools, stream=self.stream, deadline=self.timeout * 2)
 
@@ -90,7 +85,7 @@ def _inserted(path: Path, mode: RecordMode) -> Iterator[Tape]:
         decode_compressed_response=True,
         record_on_exception=False,
         # The campaigns API is the live sandbox, over another library.
-        skip_patchers=[name for name in PATCHER_NAMES if name != "httpx2"],
+        skip_patchers=[name for name in PATCHER_NAMES if name != "aiohttp"],
     )
     vcr.register_serializer("evals", Serializer)
     vcr.register_persister(_Utf8)

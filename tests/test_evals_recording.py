@@ -1,6 +1,7 @@
 """Recordings: made against a loopback server that speaks chat completions, and replayed with nobody there."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,8 +57,8 @@ def case(**changes: Any) -> Case:
 class Lab:
     """A model's endpoint: answers in order, whole or streamed as asked; `seen` are the requests' bodies."""
 
-    def __init__(self, answers: Sequence[Any]) -> None:
-        self.answers, self.seen = list(answers), list[dict[str, Any]]()
+    def __init__(self, answers: Sequence[Any], *, packed: bool = False) -> None:
+        self.answers, self.seen, self.packed = list(answers), list[dict[str, Any]](), packed
         self.server = Loopback(self._behave)
 
     async def _behave(self, request: Served, writer: asyncio.StreamWriter) -> None:
@@ -72,10 +73,17 @@ class Lab:
             whole = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "lab", "usage": _USAGE}
             finish = "tool_calls" if message.get("tool_calls") else "stop"
             whole["choices"] = [{"index": 0, "message": message, "finish_reason": finish}]
-            writer.write(http_answer(200, whole, set_cookie="session=private", x_request_id="req-1"))
+            self._write(writer, json.dumps(whole), "application/json")
             return
         stream = "".join(f"data: {one}\n\n" for one in _chunks(message))
-        writer.write(http_answer(200, stream, kind="text/event-stream", openai_organization="somebody"))
+        self._write(writer, stream, "text/event-stream")
+
+    def _write(self, writer: asyncio.StreamWriter, text: str, kind: str) -> None:
+        headers = {"set_cookie": "session=private", "x_request_id": "req-1", "openai_organization": "somebody"}
+        if self.packed:
+            headers["content_encoding"] = "gzip"
+        body = gzip.compress(text.encode()) if self.packed else text.encode()
+        writer.write(http_answer(200, body, kind=kind, **headers))
 
 
 _USAGE = {"prompt_tokens": 900, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 100}}
@@ -111,19 +119,25 @@ def _chunks(message: dict[str, Any]) -> list[str]:
 
 
 async def recorded(
-    shelf: Shelf, answers: Sequence[Any] = tuple(ANSWERS), *, stream: bool = True, made: Case | None = None
+    shelf: Shelf,
+    answers: Sequence[Any] = tuple(ANSWERS),
+    *,
+    stream: bool = True,
+    packed: bool = False,
+    made: Case | None = None,
 ) -> tuple[Result, Lab]:
-    lab = Lab(answers)
+    lab = Lab(answers, packed=packed)
     async with lab.server as server:
         endpoint = Endpoint(f"{server.url}/v1", KEY, "lab", stream=stream, how="relay", timeout=20)
         result = await record(made or case(), 1, endpoint, shelf)
     return result, lab
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_replay_is_the_recorded_run_again_with_nobody_there(tmp_path: Path, stream: bool) -> None:
+async def test_a_replay_is_the_recorded_run_again_with_nobody_there(tmp_path: Path, stream: bool, packed: bool) -> None:
     shelf = Shelf(tmp_path)
-    first, lab = await recorded(shelf, stream=stream)
+    first, lab = await recorded(shelf, stream=stream, packed=packed)
     assert first.status == "passed", first.problems
     assert [bool(body.get("stream")) for body in lab.seen] == [stream] * 4
     again = await replay(case(), 1, shelf)
