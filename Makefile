@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat test check format lint types bench chaos wheel clean
+.PHONY: help demo chat test check format lint types bench chaos evals record wheel clean
 
 help:  ## What can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /: /'
@@ -45,6 +45,12 @@ bench: .venv/dev  ## The figures of the README: speed against a plain SDK loop
 
 chaos: .venv/dev  ## 450 trials with kill -9 on each database engine, and what was left; a quarter of an hour
 	$(BIN)/python -m evals.chaos
+
+evals: .venv/dev  ## The eval suites from their recordings, offline; results.json and report.html
+	$(BIN)/python -m evals run $(SUITE); code=$$?; $(BIN)/python -m evals report; exit $$code
+
+record: .venv/dev  ## Record the eval suites anew with your own model (OPENAI_API_KEY or OPENAI_BASE_URL)
+	$(BIN)/python -m evals run $(SUITE) --record
 
 wheel: .venv/dev  ## A wheel in dist/
 	$(BIN)/python -m hatchling build -t wheel
