@@ -26,7 +26,14 @@ demo: .venv/run  ## A scripted conversation on a fresh sandbox: a card, a denial
 chat: .venv/run  ## Talk to it: the sandbox and the built-in model, unless keys are set
 	$(BIN)/campaign-agent chat
 
-test: .venv/dev  ## The test suite
+# The eval report is tested in a real browser.
+.venv/browser: .venv/dev
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+		{ apt-get update -q && apt-get install -y -q chromium; } || \
+		echo "No Chromium and no way to install it here: tests/test_evals_report.py will fail"
+	@touch $@
+
+test: .venv/browser  ## The test suite
 	$(BIN)/python -m pytest -n auto
 
 check: format lint types test  ## Format, lint, types, tests
