@@ -343,6 +343,7 @@ class Wiretap(httpx.AsyncBaseTransport):
     read_only: bool = False
     before: Trouble | None = None
     after: Trouble | None = None
+    pause: float = 0.0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         # The loop's clock runs fast here, so a client's patience would be too short.
@@ -367,7 +368,7 @@ class Wiretap(httpx.AsyncBaseTransport):
         if self.before is not None and (answer := self.before(departure, request)) is not None:
             return answer
         # A moment in which somebody else could come between.
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(self.pause)
         response = await self.inner.handle_async_request(request)
         await response.aread()
         if self.after is not None and (answer := self.after(departure, request)) is not None:

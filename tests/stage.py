@@ -3,6 +3,7 @@ event loop."""
 
 import asyncio
 import hashlib
+import itertools
 import json
 import selectors
 from collections.abc import Coroutine, Mapping, Sequence
@@ -19,6 +20,8 @@ from tests.support import Clock
 
 A, B, C = "cmpAlfa", "cmpBeta", "cmpGama"
 TITLES = {A: "Promo de otoño", B: "Recordatorio", C: "Aviso viejo"}
+SPARE = "525500100090"
+"""Somebody whom the workspace has known for longer than all of them, and who is in no campaign."""
 PEOPLE = {
     A: ("525500100001", "525500100002", "525500100003"),
     B: ("525500100011", "525500100012"),
@@ -132,9 +135,15 @@ async def after(steps: int, work: Coroutine[Any, Any, Any]) -> Any:
 
 def sandbox(clock: Clock) -> Starlette:
     """The account without its campaigns; three small ones in their place."""
-    app = create_app(":memory:", clock=clock.date, seed=False, rate_limit=100_000)
+    numbers = itertools.count()
+    app = create_app(
+        ":memory:", clock=clock.date, new_id=lambda: f"made{next(numbers):016d}", seed=False, rate_limit=100_000
+    )
+    store: Store = app.state.store
+    with store.transaction(write=True):
+        store.add_client(WORKSPACE, "none", SPARE, f"Cliente {SPARE[-2:]}", clock.date())
     for campaign in TITLES:
-        restore(app.state.store, campaign, clock)
+        restore(store, campaign, clock)
     return app
 
 

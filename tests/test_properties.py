@@ -45,8 +45,10 @@ from tests.stage import (
     EVERYBODY,
     HERE,
     OTHERS,
+    PEOPLE,
     PROPOSALS,
     SESSIONS,
+    SPARE,
     TITLES,
     WRITES,
     B,
@@ -59,6 +61,7 @@ from tests.stage import (
     sandbox,
     send,
     swapped,
+    update,
 )
 from tests.support import (
     Clock,
@@ -345,8 +348,11 @@ class Game(RuleBasedStateMachine):
                 self.store.delete_campaign(WORKSPACE, campaign, now)
             if kind in ("leave", "swap") and members:
                 self.store.untag(WORKSPACE, campaign, now, members[0][1])
-            if kind in ("join", "swap"):
+            if kind == "join":
                 self.store.add_client(WORKSPACE, campaign, f"52550010{2000 + self.edits}", "Otra", now)
+            if kind == "swap":
+                known = PEOPLE[campaign][0] if members and members[0][1] == SPARE else SPARE
+                self.store.add_client(WORKSPACE, campaign, known, f"Cliente {known[-2:]}", now)
         return None
 
     def alter(self, kind: str) -> None:
@@ -438,18 +444,18 @@ class Game(RuleBasedStateMachine):
         if good:
             assert bool(card.ran()) == must or not card.certain
             return
+        assert not [d for d in self.oracle.left[left:] if d.gated], "something ran after a click that was no approval"
+        if not card.certain:
+            return
         if waited and card.closed == "denied":
             self.tally["denied"] += 1
             assert results(events)[0].outcome == "denied"
             assert len([r for r in results(events) if r.outcome in ("denied", "not_run")]) >= len(card.calls)
-            asked_again = [
-                event for event in cards(events) if (event.tool, event.arguments) == (card.tool, card.calls[0])
-            ]
-            assert not asked_again or not card.certain
+            denied = (card.tool, card.calls[0])
+            assert all((event.tool, event.arguments) != denied for event in cards(events)), "asked again"
         else:
             self.tally["no approval"] += 1
             assert [type(event) for event in events if not isinstance(event, ToolResult)] == [Failed], events
-        assert not [d for d in self.oracle.left[left:] if d.gated], "something ran after a click that was no approval"
 
     @rule(what=WHAT, session=SESSION, at=AGENT, end=st.sampled_from(ENDS))
     def one_thing_is_wrong_with_each_click(self, what: str, session: str, at: int, end: str) -> None:
@@ -460,8 +466,9 @@ class Game(RuleBasedStateMachine):
         asker, typed = self.asker(card), self.fitting(card)
         stranger = CLIENT if CLIENT.kind not in card.kinds else ANA
         self.any_click(card, at, "approve", stranger, typed, True, insist=False)
-        for wrong in (None, "yes") if typed is not None else ():
-            self.any_click(card, at, "approve", asker, wrong, True, insist=False)
+        for wrong in (None, "yes", self.typed(card, "count"), self.typed(card, "other count")):
+            if card.wanted is not None and wrong not in card.wanted:
+                self.any_click(card, at, "approve", asker, wrong, True, insist=False)
         if not self.oracle.rules.noninteractive:
             self.any_click(card, at, "approve", asker, typed, False, insist=False)
         self.clock.tick({"late": 3601, "in time": 3599}.get(end, 0))
@@ -638,12 +645,12 @@ class Game(RuleBasedStateMachine):
         self.offer(card, one, value="approve", by=asker, typed=typed)
         one.model.script[:] = two.model.script[:] = ["all right"] * 4
         stranger = ANA if ANA.kind not in card.kinds else CLIENT
+        how: dict[str, Any] = {"by": stranger if second == "foreign" else asker, "confirm": typed}
+        value = "deny" if second == "deny" else "approve"
+        message = second == "message"
         other = (
-            two.say("no, something else", session=session, by=asker)
-            if second == "message"
-            else two.decide(card.id, "deny" if second == "deny" else "approve",
-                            by=stranger if second == "foreign" else asker, confirm=typed)
-        )  # fmt: skip
+            two.say("no, something else", session=session, by=asker) if message else two.decide(card.id, value, **how)
+        )
         for events in self.run(one.decide(card.id, "approve", by=asker, confirm=typed), after(later, other)):
             self.heed(events, session, asker, one, certain=False)
         card.closed = "used"
@@ -663,10 +670,38 @@ class Game(RuleBasedStateMachine):
             self.offer(card, world, value="approve", by=asker, typed=typed)
             world.model.script[:] = ["all right"] * 4
             work.append(world.decide(card.id, "approve", by=asker, confirm=typed))
-        for events, card in zip(self.run(work[0], after(later, work[1])), shown, strict=True):
+        for events, card in zip(self.slowly(work[0], after(later, work[1])), shown, strict=True):
             self.heed(events, card.session, self.asker(card), self.agents[0], certain=False)
             card.closed = "used"
         self.tally["two cards"] += 1
+
+    @rule(what=WHAT, sessions=st.permutations(["one", "two", "editor"]), later=LATER)
+    def a_plain_write_comes_in_between(self, what: str, sessions: list[str], later: int) -> None:
+        """Of the same campaign, from another conversation: it waits for the request, or is drift for it."""
+        card = self.ready(what, sessions[0])
+        if card is None:
+            return
+        world, other, asker, typed = *self.agents, self.asker(card), self.fitting(card)
+        call, by = update(card.campaign or B, category="marketing"), SESSIONS[sessions[1]]
+        self.proposed.append(call)
+        self.supersede(sessions[1], by)
+        self.offer(card, world, value="approve", by=asker, typed=typed)
+        world.model.script[:], other.model.script[:] = ["all right"] * 4, [[call], "all right"]
+        writing = other.say("do this now", session=sessions[1], by=by)
+        decided, written = self.slowly(world.decide(card.id, "approve", by=asker, confirm=typed), after(later, writing))
+        self.heed(decided, card.session, asker, world, certain=False)
+        self.heed(written, sessions[1], by, other, certain=False)
+        card.closed = "used"
+        self.tally["write between"] += 1
+
+    def slowly(self, *work: Coroutine[Any, Any, Any]) -> list[Any]:
+        """All at once, with requests that take their time."""
+        for world in self.agents:
+            tapped(world).pause = 1.0
+        ends = self.run(*work)
+        for world in self.agents:
+            tapped(world).pause = 0.0
+        return ends
 
     # Attacks.
 
@@ -832,6 +867,7 @@ TOUR: Sequence[tuple[str, dict[str, Any]]] = (
     ("two_act_at_once", {"what": "remove one from A", "session": "one", "second": "approve", "at": 1, "later": 0}),
     ("two_cards_at_once", {"first": "remove one from A", "second": "clear A", "sessions": ["one", "two", "editor"],
                            "same": False, "later": 1}),
+    ("a_plain_write_comes_in_between", {"what": "remove one from A", "sessions": ["two", "one", "editor"], "later": 1}),
     ("an_approval_is_taken_elsewhere", {"what": "clear B", "session": "thread", "which": "key", "moment": "start"}),
     ("somebody_changes_a_row", {"what": "clear B", "session": "editor", "how": "tool", "decided": True}),
     ("a_model_proposes", {"at": 0, "session": "one", "what": "send A and B", "other": False}),
@@ -840,6 +876,7 @@ TOUR: Sequence[tuple[str, dict[str, Any]]] = (
 HAPPENS = (
     "ran", "denied", "no approval", "drifted", "fault", "repeated", "killed", "elsewhere", "tampered", "resumed True",
     "resumed False", "told done", "told unknown", "told superseded", "told not_run", "at once", "two cards",
+    "write between",
 )  # fmt: skip
 
 
