@@ -145,8 +145,15 @@ class _PoolRunner:
         self._opening = threading.Lock()
 
     async def run(self, job: Callable[[sa.Connection], Result], *, writes: bool) -> Result:
-        # Whoever stops waiting doesn't take back what is queued.
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, self._transact, job))
+        future = asyncio.get_running_loop().run_in_executor(self._threads, self._transact, job)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            # Whoever stops waiting doesn't take back what is under way, and must not clean up beside it.
+            while not future.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([future])
+            raise
 
     def _transact(self, job: Callable[[sa.Connection], Result]) -> Result:
         try:
@@ -209,7 +216,19 @@ def _switch_to_wal(connection: Any) -> None:
 
 
 def _open_server(url: str) -> sa.Engine:
-    engine = sa.create_engine(url, pool_size=8, max_overflow=0, pool_pre_ping=True)
+    # A server that is gone without a word is noticed, and a process that stops in a transaction blocks nobody for long.
+    limits = {"connect_timeout": 10, "tcp_user_timeout": 20_000, "keepalives_idle": 10}
+    engine = sa.create_engine(
+        url, pool_size=8, max_overflow=0, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args=limits
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _limit(connection: Any, _record: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET idle_in_transaction_session_timeout = '15s'")
+            cursor.execute("SET lock_timeout = '15s'")
+        connection.commit()
+
     try:
         with engine.connect() as connection:
             _migrate(connection)

@@ -22,7 +22,15 @@ from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from agent.domain import Json, Risk
-from agent.errors import ApiError, ApiRateLimited, ApiRefused, ApiUnreachable, DecisionRefused, InvalidCall
+from agent.errors import (
+    ApiError,
+    ApiRateLimited,
+    ApiRefused,
+    ApiUnreachable,
+    DatabaseUnavailable,
+    DecisionRefused,
+    InvalidCall,
+)
 from agent.journal import Approval, Attempt, Decision, Journal, Transaction, make_owner
 from agent.operations import (
     AddCampaignAudience,
@@ -170,13 +178,17 @@ class Gate:
         def begin(tx: Transaction) -> str:
             if tx.call_attempt(attempt.approval, call.call_id) is not None:
                 return "found"
-            if self._asks(call.operation, tx):
-                return "asks"
             # A campaign that doesn't exist yet is nobody else's.
             if call.operation.campaign is not None and not tx.lock(target, owner, self._hold()):
                 return "busy"
+            # Judged under the lock: what others have added or sent meanwhile counts.
+            if self._asks(call.operation, tx):
+                tx.unlock(target, owner)
+                return "asks"
             also(tx)
-            tx.attempt(attempt)
+            if not tx.attempt(replace(attempt, started_at=tx.now(), deadline=tx.now() + self._span())):
+                tx.unlock(target, owner)
+                return "found"
             return "go"
 
         async def run() -> Outcome | str:
@@ -235,12 +247,13 @@ class Gate:
             return failed(tool, error)
         if before is not None:
             preview = replace(preview, drift=differences(before, preview))
+        name = secrets.token_urlsafe(9).replace("-", "a").replace("_", "b")
         bound = [{"id": c.call_id, "arguments": o.arguments()} for c, o in zip(calls, settled, strict=True)]
 
         def store(tx: Transaction) -> Approval:
             now = tx.now()
             approval = Approval(
-                id=secrets.token_urlsafe(9).replace("-", "a").replace("_", "b"),
+                id=name,
                 conversation=conversation,
                 tool=tool,
                 calls=bound,
@@ -261,7 +274,12 @@ class Gate:
             tx.propose(approval)
             return approval
 
-        return await self._journal.write(store)
+        try:
+            return await self._journal.write(store)
+        except asyncio.CancelledError:
+            # Nobody has seen this card.
+            await shielded(self._journal.write(lambda tx: tx.move(name, "pending", "superseded")))
+            raise
 
     def _context(self, tx: Transaction, operation: Operation, *, own: str | None = None, **more: Any) -> Context:
         """Earlier sends of the same campaign, and those of others in the same workspace, within the horizon.
@@ -367,10 +385,17 @@ class Gate:
 
         return await self._journal.write(sweep) or approval
 
-    async def abandon(self, approval: Approval) -> Outcome:
+    async def abandon(self, approval: Approval, call: Pending) -> Outcome:
         """Ends an approval that was given and never begun, since the person has moved on."""
-        moved = await self._journal.write(lambda tx: tx.move(approval.id, "approved", "refused"))
-        return Outcome(Kind.SUPERSEDED if moved else Kind.NOT_RUN, approval.tool, {"code": "used"})
+        if await self._journal.write(lambda tx: tx.move(approval.id, "approved", "refused")):
+            return Outcome(Kind.SUPERSEDED, approval.tool)
+        return await self._ended(approval, call)
+
+    async def _ended(self, approval: Approval, call: Pending) -> Outcome:
+        """How a call ended that somebody else has begun meanwhile. What ran must not be told as not run."""
+        current = await self._journal.read(lambda tx: tx.approval(approval.id))
+        ended = await self.recover(current, call) if current is not None else None
+        return ended or Outcome(Kind.NOT_RUN, approval.tool, {"code": "used"})
 
     async def supersede(self, conversation: str) -> list[Approval]:
         """Overtakes what still waits in a conversation; what was approved already goes on."""
@@ -431,7 +456,7 @@ class Gate:
             if instead:
                 end = partial(self._let_go, approval=approval, old=state, new=instead, owner=owner, target=target)
                 moved = await shielded(self._journal.write(end))
-        return checked if moved else Outcome(Kind.NOT_RUN, approval.tool, {"code": "used"})
+        return checked if moved else await self._ended(approval, rest[0])
 
     @staticmethod
     def _let_go(tx: Transaction, *, approval: Approval, old: str, new: str, owner: str, target: str) -> bool:
@@ -459,6 +484,10 @@ class Gate:
         attempt = self._attempt(call, approval.id, approval.conversation, "", preview)
         late = time.monotonic() + LATE
         why = await self._begin(approval, attempt, owner, first=not ended)
+        if why == "interrupted":
+            await self._journal.write(lambda tx: tx.move(approval.id, "approved", "refused"))
+        if why == "used":
+            return await self._ended(approval, rest[0])
         if why is not None:
             return Outcome(Kind.NOT_RUN, approval.tool, {"code": why})
 
@@ -479,7 +508,10 @@ class Gate:
                 return
             outcomes = [*(earlier for _, earlier in ended), outcome]
             state = {Kind.DONE: "done", Kind.UNKNOWN: "unknown"}.get(outcome.kind, "failed")
-            tx.move(approval.id, "executing", state, outcome=[each.dump() for each in outcomes])
+            ends = [each.dump() for each in outcomes]
+            # Somebody may have had to call it unknown before the answer came.
+            if not tx.move(approval.id, "executing", state, outcome=ends):
+                tx.move(approval.id, "unknown", state, outcome=ends)
 
         return await self._perform(operation, attempt, preview, owner, still_valid, close, late=late)
 
@@ -553,7 +585,8 @@ class Gate:
         deciders = [d.identity for d in tx.decisions(current.id) if d.decision == "approve"]
         if not deciders or any(who.partition(":")[0] not in current.deciders for who in deciders):
             return "refused"
-        if first and not tx.move(current.id, "approved", "executing"):
+        # Also a later call of a batch takes the row, so that nobody closes the approval at the same moment.
+        if not tx.move(current.id, "approved" if first else "executing", "executing"):
             return "used"
         attempt = replace(attempt, by=",".join(deciders), started_at=tx.now(), deadline=tx.now() + self._span())
         return None if tx.attempt(attempt) else "used"
@@ -580,7 +613,15 @@ class Gate:
             if close is not None:
                 close(tx, outcome)
 
-        await self._journal.write(end)
+        for wait in (0.2, 1.0, 3.0, 5.0, 0.0):
+            try:
+                await self._journal.write(end)
+                break
+            except DatabaseUnavailable:
+                # What is known must not become unknown for a server that is away for a moment.
+                if not wait:
+                    raise
+                await asyncio.sleep(wait)
         return outcome
 
     async def _depart(
@@ -678,8 +719,19 @@ class Gate:
             state = {Kind.DONE: "done", Kind.UNKNOWN: "unknown"}.get(outcome.kind, "failed")
             last = call.call_id == approval.calls[-1]["id"]
             if last or outcome.kind is not Kind.DONE:
-                await self._journal.write(lambda tx: tx.move(approval.id, "executing", state, outcome=[outcome.dump()]))
+                close = partial(self._close, approval=approval.id, call_id=call.call_id, state=state, outcome=outcome)
+                if not await self._journal.write(close):
+                    return await self.recover(approval, call)
         return outcome
+
+    @staticmethod
+    def _close(tx: Transaction, *, approval: str, call_id: str, state: str, outcome: Outcome) -> bool:
+        """Ends an approval that was left executing. False: an attempt has begun at the same moment."""
+        moved = tx.move(approval, "executing", state, outcome=[outcome.dump()])
+        if moved and outcome.kind is Kind.NOT_RUN and tx.call_attempt(approval, call_id) is not None:
+            tx.move(approval, state, "executing")
+            return False
+        return True
 
     async def _judge_attempt(self, approval: str, call: Pending) -> Outcome:
         """How the attempt of a call ended; after its deadline and a margin without a word, it is unknown."""

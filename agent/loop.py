@@ -172,7 +172,8 @@ class Agent:
         except asyncio.CancelledError:
             await shielded(self._undecide(deciding, owner))
             raise
-        turn = self._resume(approval, by)
+        # Where the lease had to be waited for, others may have run it since it was read.
+        turn = self._resume(approval, by, fresh=bool(held))
         async with contextlib.aclosing(self._guarded(approval.conversation, turn, owner=owner, held=held)) as events:
             async for event in events:
                 yield event
@@ -438,7 +439,7 @@ class Agent:
         found = await self.journal.read(lambda tx: tx.approvals(conversation=session, states=("pending",)))
         return [a for a in [await self.gate.settle(a) for a in found] if a.state == "pending"]
 
-    async def _resume(self, approval: Approval, by: Identity) -> AsyncGenerator[AgentEvent]:
+    async def _resume(self, approval: Approval, by: Identity, *, fresh: bool) -> AsyncGenerator[AgentEvent]:
         session = approval.conversation
         transcript = self._transcripts[session]
         ids = {call["id"] for call in approval.calls}
@@ -447,7 +448,7 @@ class Agent:
             async for event in self._told(session, approval):
                 yield event
             return
-        async for event in self._think(session, transcript, by, decided=approval):
+        async for event in self._think(session, transcript, by, decided=approval if fresh else None):
             yield event
 
     async def _told(self, session: str, approval: Approval) -> AsyncGenerator[AgentEvent]:
@@ -609,7 +610,7 @@ class Agent:
         approval = await self.gate.settle(approval)
         ended = await self.gate.recover(approval, Pending(head.id, parse_stored(approval.tool, stored)))
         if ended is None and moved_on and approval.state == "approved":
-            ended = await self.gate.abandon(approval)
+            ended = await self.gate.abandon(approval, Pending(head.id, parse_stored(approval.tool, stored)))
         if ended is not None:
             async for event in self._record(session, transcript, [(head, ended)]):
                 yield event

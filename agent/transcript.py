@@ -54,12 +54,13 @@ class Transcript:
 
     def save(self, session: str, tx: Transaction) -> None:
         """Part of whatever transaction comes next; everything that leaves the process comes after one."""
+        # All are let go first: where the numbers belong to somebody else by now, none of it is true any more.
         events, self.unsaved = self.unsaved, []
-        tx.append(session, events)
         taken, self.taken = self.taken, []
+        done, self.done = self.done, []
+        tx.append(session, events)
         for item, number in taken:
             tx.take(item, number)
-        done, self.done = self.done, []
         tx.finish(done)
 
     def take(self, event: Event) -> None:

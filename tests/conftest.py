@@ -18,6 +18,7 @@ BOTH = {
     "test_journal",
     "test_loop",
     "test_promises",
+    "test_races",
     "test_review",
 }
 DRAWN = ("test_p3_", "test_p6_", "test_p7_", "test_p8_")
