@@ -5,6 +5,7 @@ import contextlib
 import gc
 import json
 import os
+import re
 import secrets
 import sys
 import tempfile
@@ -212,7 +213,7 @@ def _database(settings: Settings) -> str:
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
         # The driver is named, so that the choice is ours and not the library's default.
-        return url.replace("postgresql://", "postgresql+psycopg://", 1)
+        return re.sub("^postgres(ql)?://", "postgresql+psycopg://", url)
     return f"sqlite:///{settings.home / 'journal.db'}"
 
 

@@ -254,6 +254,7 @@ def _migrate(connection: sa.Connection) -> None:
         tables = set(sa.inspect(connection).get_table_names())
         if not tables & {"alembic_version", "schema_version"}:
             metadata.create_all(connection)
+            connection.exec_driver_sql(f"INSERT INTO schema_version VALUES ({int(REVISION)})")
             connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
             connection.exec_driver_sql(f"INSERT INTO alembic_version VALUES ('{REVISION}')")
             return

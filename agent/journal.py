@@ -3,6 +3,7 @@
 The same SQLAlchemy Core statements for SQLite and PostgreSQL.
 """
 
+import contextlib
 import os
 import secrets
 import socket
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -131,6 +133,12 @@ _RELEASE = (
     sa.update(_conversation)
     .where((_conversation.c.id == _b("conversation")) & (_conversation.c.owner == _b("mine")))
     .values(owner=None, lease_until=0.0)
+)
+_RENEW = (
+    sa.update(_conversation)
+    .where((_conversation.c.id == _b("conversation")) & (_conversation.c.owner == _b("mine")))
+    .values(lease_until=_b("until"))
+    .returning(_conversation.c.id)
 )
 _EVENTS = (
     sa.select(_event.c.seq, _event.c.kind, _event.c.body, _event.c.by, _event.c.at)
@@ -261,6 +269,11 @@ class Transaction:
         row["first_words"] = _storable(first_words[:80])
         return self._c.scalar(self._upserts.lease, row) is not None
 
+    def renew(self, conversation: str, owner: str) -> bool:
+        """Keeps what `owner` has; False where it has it no more. Unlike `lease` it never takes."""
+        row = {"conversation": conversation, "mine": owner, "until": self.now() + LEASE}
+        return self._c.scalar(_RENEW, row) is not None
+
     def owner(self, conversation: str) -> str | None:
         return self._c.scalar(sa.select(_conversation.c.owner).where(_conversation.c.id == conversation))
 
@@ -333,6 +346,11 @@ class Transaction:
     def finish(self, items: Sequence[int]) -> None:
         if items:
             self._c.execute(_DONE, {"items": list(items), "now": self.now()})
+
+    def postpone(self, item: int, seconds: float) -> None:
+        """Lets an item that failed wait, so that it neither blocks others nor is tried all the time."""
+        later = {"wake_at": self.now() + seconds, "tries": _inbox.c.tries + 1}
+        self._c.execute(sa.update(_inbox).where(_inbox.c.id == item).values(**later))
 
     def claim(self, owner: str) -> str | None:
         """Leases to `owner` the conversation that has waited longest and that nobody works on. None: nothing is due."""
@@ -496,14 +514,24 @@ class Journal:
 
 def make_owner() -> str:
     """A name for one turn of this process: host, process id, and something that no other turn has."""
-    return f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(6)}"
+    return f"{machine()}/{os.getpid()}/{secrets.token_hex(6)}"
+
+
+@cache
+def machine() -> str:
+    """Where process ids mean what they mean here: the host, its start, and the namespace of its process ids."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text()[:8])
+        parts.append(os.readlink("/proc/self/ns/pid").strip("pid:[]"))
+    return ".".join(parts).replace("/", "_")
 
 
 def is_dead(owner: str) -> bool:
     """True when `owner` was a process of this machine that is gone; False also where that can't be known."""
     host, _, rest = owner.partition("/")
     pid = rest.partition("/")[0]
-    if host != socket.gethostname() or not pid.isdigit():
+    if os.name != "posix" or host != machine() or not pid.isdigit():
         return False
     try:
         os.kill(int(pid), 0)

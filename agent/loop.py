@@ -6,6 +6,7 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 from typing import Any
@@ -21,6 +22,7 @@ from agent.errors import (
     CallNotDone,
     DecisionRefused,
     InvalidCall,
+    ModelError,
     SessionBusy,
     StepLimitExceeded,
 )
@@ -58,7 +60,8 @@ class _Beat:
     async def _keep(self) -> None:
         while True:
             with contextlib.suppress(AgentError):
-                await self._journal.write(lambda tx: tx.lease(self._session, self._owner))
+                if not await self._journal.write(lambda tx: tx.renew(self._session, self._owner)):
+                    return
             await asyncio.sleep(LEASE / 3)
 
     def cancel(self) -> None:
@@ -91,6 +94,7 @@ class Agent:
         self.gate = Gate(settings, platica, journal, clock=clock)
         self._locale: Language = locale
         self._transcripts: OrderedDict[str, Transcript] = OrderedDict()
+        self._live: dict[str, str] = {}
         self._titles: dict[str, str] = {}
         self._context: tuple[float, dict[str, Json]] | None = None
         self._systems: dict[Language, bytes] = {}
@@ -125,13 +129,20 @@ class Agent:
         by = by or Identity.os_user()
         # People paste keys into a chat; what comes in by this door stays in the journal and goes to the model.
         text = None if text is None else self.settings.redact(text.encode("utf-8", "replace").decode())
+        first = None if text is None else self._said(text, by, key)
+        keeps = key is not None or owner is not None
         try:
-            first = None if text is None else await self._first(session, text, by, key)
-        except AgentError as error:
+            if first is not None:
+                await self._prepare(session, first, keyed=key is not None)
+        except BaseException as error:
+            if first is not None and (isinstance(error, AgentError) or not keeps):
+                await self._withdraw(first)
+            if not isinstance(error, AgentError):
+                raise
             yield self._error(error, self.words_of(session))
             return
         turn = self._advance(session, first, by)
-        guarded = self._guarded(session, turn, first, owner=owner or "", keeps=key is not None)
+        guarded = self._guarded(session, turn, first, owner=owner or "", keeps=keeps)
         # Whoever stops listening ends the turn there and then, not when somebody collects it.
         async with contextlib.aclosing(guarded) as events:
             async for event in events:
@@ -228,6 +239,7 @@ class Agent:
                 else:
                     await self._lease(session, owner, first)
                 beat, transcript = _Beat(self.journal, session, owner), self._transcripts[session]
+                self._live[session] = owner
                 async with contextlib.aclosing(turn):
                     async for event in turn:
                         # A card or a last word is shown once it is stored and the conversation is free again.
@@ -241,10 +253,10 @@ class Agent:
                 taken_over = keeps and isinstance(error, SessionBusy)
                 raise _Ended(taken_over) from None
         except _Ended as ended:
-            over = () if ended.args[0] else self._over(transcript, first, keeps)
+            over = () if ended.args[0] else self._over(transcript, first, keeps, failed=True)
             await self._release(session, owner, beat, transcript, failed=True, over=over)
         except BaseException:
-            over = () if keeps else self._over(transcript, first, keeps)
+            over = self._over(transcript, first, keeps, failed=False)
             await self._release(session, owner, beat, transcript, failed=True, over=over)
             raise
         else:
@@ -270,9 +282,11 @@ class Agent:
         that failed or were stopped: whoever said them has been told."""
         if beat is not None:
             beat.cancel()
+        if self._live.get(session) == owner:
+            del self._live[session]
         # What is in memory may be ahead of what could be stored.
         if failed:
-            self._transcripts.pop(session, None)
+            self._forget(session, transcript)
 
         def end(tx: Transaction) -> None:
             transcript.save(session, tx)
@@ -282,15 +296,27 @@ class Agent:
         try:
             await self.journal.write(end)
         except AgentError:
-            self._transcripts.pop(session, None)
+            self._forget(session, transcript)
+            with contextlib.suppress(AgentError):
+                await self.journal.write(lambda tx: tx.release(session, owner))
             if not failed:
                 raise
 
+    def _forget(self, session: str, transcript: Transcript) -> None:
+        """Another turn may have put its own there meanwhile."""
+        if self._transcripts.get(session) is transcript:
+            del self._transcripts[session]
+
     @staticmethod
-    def _over(transcript: Transcript, first: First | None, keeps: bool) -> list[str]:
-        """Keys of what ends with a turn that failed: what was at work, and a message that nobody will bring again."""
-        keys = [transcript.working] if transcript.working else []
-        return keys + ([first.key] if first is not None and first.stored and not keeps else [])
+    def _over(transcript: Transcript, first: First | None, keeps: bool, *, failed: bool) -> list[str]:
+        """Keys of what ends with a turn that `failed` or was stopped: only of what its own person has been told.
+
+        What `keeps` is begun again by whoever comes next, unless it failed.
+        """
+        mine, at_work = first.key if first is not None and first.stored else "", transcript.working
+        if at_work and (first is None or at_work == mine):
+            return [at_work] if failed or not keeps else []
+        return [mine] if mine and not at_work and not keeps else []
 
     async def _lease(self, session: str, owner: str, first: First | None) -> None:
         """Waits for the conversation while another turn works on it, and reads what that turn wrote.
@@ -298,8 +324,8 @@ class Agent:
         Where nothing is left open there, the new message is stored in the same commit.
         """
         for _ in range(int(LEASE * 2 / 0.2)):
-            # Looked up each time: a turn that failed has thrown its transcript away.
-            known = self._known(session)
+            # Looked up each time: a turn that failed has thrown its transcript away, and one that lives keeps its own.
+            known = Transcript(language=self._locale) if session in self._live else self._known(session)
             take = partial(self._take, session=session, owner=owner, known=known, first=first)
             if await self.journal.write(take) is None:
                 self._keep(session, known)
@@ -331,6 +357,12 @@ class Agent:
             first.store(session, tx)
             known.queue = tx.waiting(session)
         keys = [item.key for item in known.queue]
+        if keys == [first.key] and known.queue[0].seq is None and not known.open:
+            known.add(*first.events(known))
+            known.taken.append((known.queue[0].id, known.last))
+            known.queue = [replace(known.queue[0], seq=known.last)]
+            known.save(session, tx)
+            return None
         # What came later has somebody of its own who waits for it.
         known.queue = known.queue[: keys.index(first.key) + 1] if first.key in keys else []
         return None
@@ -354,17 +386,32 @@ class Agent:
 
     # A turn.
 
-    async def _first(self, session: str, text: str, by: Identity, key: str | None = None) -> First:
-        known = self._transcripts.get(session)
+    def _said(self, text: str, by: Identity, key: str | None = None) -> First:
         now = self.gate.reading().now.astimezone(self.settings.zone)
-        workspace = {} if known is not None and known.day else await self._workspace()
         body = {"text": text, "by": [by.kind, by.id, by.name]}
-        # One that may come twice is looked for in the inbox; of any other the event itself is the record.
-        name, stored = key or f"said:{secrets.token_hex(8)}", key is not None
-        first = First(text, by.key, now, self.settings.timezone, workspace, name, body, stored)
-        if stored:
+        return First(text, by.key, now, self.settings.timezone, {}, key or f"said:{secrets.token_hex(8)}", body)
+
+    async def _prepare(self, session: str, first: First, *, keyed: bool) -> None:
+        """Reads what a session begins with. What may come twice, or would wait for the network, is stored before.
+
+        Of any other message the event itself is the record, in the commit that takes the session.
+        """
+        known = self._transcripts.get(session)
+        begins = known is None or not known.day
+        if keyed or (begins and not self._workspace_is_fresh()):
             await self.journal.write(lambda tx: first.store(session, tx))
-        return first
+        if begins:
+            first.workspace = await self._workspace()
+
+    async def _withdraw(self, first: First) -> None:
+        """Whoever said it has been told that it failed, or has stopped it."""
+
+        def finish(tx: Transaction) -> None:
+            tx.finish([item.id for item in [tx.item(first.key)] if item is not None])
+
+        if first.stored:
+            with contextlib.suppress(AgentError):
+                await shielded(self.journal.write(finish))
 
     async def _advance(self, session: str, first: First | None, by: Identity) -> AsyncGenerator[AgentEvent]:
         transcript = self._transcripts[session]
@@ -375,17 +422,33 @@ class Agent:
                 yield event
             return
         for item in queue:
-            async for event in self._work(session, transcript, item):
-                yield event
+            try:
+                async for event in self._work(session, transcript, item):
+                    yield event
+            except (ApiError, ModelError, StepLimitExceeded):
+                if first is None or item.key == first.key:
+                    raise
+                # It is of somebody else, who is told in its own time; whoever speaks now has their turn.
+                await self._postpone(session, transcript, item)
         if not queue and transcript.messages and not _is_reply(transcript.messages[-1]):
             async for event in self._think(session, transcript, by):
                 yield event
+
+    async def _postpone(self, session: str, transcript: Transcript, item: Item) -> None:
+        transcript.working = ""
+
+        def later(tx: Transaction) -> None:
+            transcript.save(session, tx)
+            tx.postpone(item.id, 60.0 * (item.tries + 1))
+
+        await self.journal.write(later)
 
     async def _work(self, session: str, transcript: Transcript, item: Item) -> AsyncGenerator[AgentEvent]:
         """The turn of a message that had to wait, or that a crash has interrupted."""
         by, transcript.working = Identity(*item.body["by"]), item.key
         if item.seq is None:
-            first = await self._first(session, str(item.body["text"]), by)
+            first = self._said(str(item.body["text"]), by)
+            first.workspace = {} if transcript.day else await self._workspace()
             if transcript.open:
                 if (stay := await self._stays(session, first.text, by)) is not None:
                     async for event in self._stay(session, transcript, item, stay, by):
@@ -796,7 +859,7 @@ class Agent:
     async def _workspace(self) -> dict[str, Json]:
         """Channels and templates, at most 50 each. They may be a minute old: previews read their own."""
         loop = asyncio.get_running_loop()
-        if self._context is None or loop.time() - self._context[0] > 60.0:
+        if self._context is None or not self._workspace_is_fresh():
             # A database that can't be used is told before anything else is tried.
             await self.journal.open()
             channels, templates = await asyncio.gather(
@@ -807,6 +870,9 @@ class Agent:
             data["templates"] = templates if isinstance(templates, str) else [_template(t) for t in templates[:50]]
             self._context = loop.time(), data
         return self._context[1]
+
+    def _workspace_is_fresh(self) -> bool:
+        return self._context is not None and asyncio.get_running_loop().time() - self._context[0] <= 60.0
 
     @staticmethod
     def _saving(session: str, transcript: Transcript) -> Callable[[Transaction], None]:
@@ -878,8 +944,9 @@ async def _until(task: "asyncio.Task[Any]", queue: "asyncio.Queue[int]") -> Asyn
     """What comes through `queue` until `task` is done."""
     while not task.done():
         getter = asyncio.ensure_future(queue.get())
-        await asyncio.wait({task, getter}, return_when=asyncio.FIRST_COMPLETED)
-        if getter.done():
-            yield getter.result()
-        else:
+        try:
+            await asyncio.wait({task, getter}, return_when=asyncio.FIRST_COMPLETED)
+            if getter.done():
+                yield getter.result()
+        finally:
             getter.cancel()

@@ -6,6 +6,8 @@ REVISION = "0002"
 """The newest migration: what a database of this program says of itself."""
 
 metadata = sa.MetaData()
+schema_version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
+"""How the first version of this program numbered its databases: it looks here to see that it is too old for one."""
 conversation = sa.Table(
     "conversation",
     metadata,

@@ -1,7 +1,6 @@
 """The journal by itself: leases, the inbox, the fence, group commit and locks, on both engines."""
 
 import asyncio
-import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from agent.errors import (
     SessionBusy,
 )
-from agent.journal import LEASE, Approval, Attempt, Decision, Event, Journal, Transaction, is_dead, make_owner
+from agent.journal import LEASE, Approval, Attempt, Decision, Event, Journal, Transaction, is_dead, machine, make_owner
 from tests.support import Clock, make_world, open_journal
 
 APPROVAL = Approval(
@@ -170,16 +169,16 @@ async def test_a_campaign_s_lock_has_one_owner_and_a_deadline(journal: Journal, 
 
 def test_only_an_owner_of_this_machine_that_is_gone_is_dead() -> None:
     assert not is_dead(make_owner())
-    assert not is_dead(f"{socket.gethostname()}/1/abc")
+    assert not is_dead(f"{machine()}/1/abc")
     assert not is_dead("elsewhere/999999/abc")
     assert not is_dead("")
-    assert is_dead(f"{socket.gethostname()}/{2**22 - 3}/abc")
+    assert is_dead(f"{machine()}/{2**22 - 3}/abc")
 
 
 async def test_the_turn_of_a_dead_process_is_taken_over_at_once(tmp_path: Path) -> None:
     world = make_world(tmp_path)
     await world.say("hello", "hi")
-    dead = f"{socket.gethostname()}/{2**22 - 3}/abc"
+    dead = f"{machine()}/{2**22 - 3}/abc"
     assert await world.agent.journal.write(lambda tx: tx.lease("s", dead))
     events = await asyncio.wait_for(world.say("are you there?", "yes"), 5)
     assert events[-1].type == "reply"
@@ -187,7 +186,7 @@ async def test_the_turn_of_a_dead_process_is_taken_over_at_once(tmp_path: Path) 
 
 
 async def test_a_campaign_s_lock_outlives_no_dead_process_that_only_looked(journal: Journal) -> None:
-    dead = f"{socket.gethostname()}/{2**22 - 3}/abc"
+    dead = f"{machine()}/{2**22 - 3}/abc"
     assert await journal.write(lambda tx: tx.lock("c", dead, 100))
     assert await journal.write(lambda tx: tx.lock("c", "one", 100))
     assert not await journal.write(lambda tx: tx.lock("c", "two", 100))

@@ -24,10 +24,10 @@ def upgrade() -> None:
     )
     open_items = sa.text("done_at IS NULL")
     op.create_index("inbox_open", "inbox", ["conversation", "id"], sqlite_where=open_items, postgresql_where=open_items)
-    op.drop_table("schema_version")
+    # The program of before there were migrations looks there, and must see that this is none of its databases.
+    op.execute("UPDATE schema_version SET version = 2")
 
 
 def downgrade() -> None:
-    op.create_table("schema_version", sa.Column("version", sa.Integer, primary_key=True))
-    op.execute("INSERT INTO schema_version VALUES (1)")
+    op.execute("UPDATE schema_version SET version = 1")
     op.drop_table("inbox")
