@@ -247,28 +247,11 @@ class Gate:
             return failed(tool, error)
         if before is not None:
             preview = replace(preview, drift=differences(before, preview))
-        name = secrets.token_urlsafe(9).replace("-", "a").replace("_", "b")
-        bound = [{"id": c.call_id, "arguments": o.arguments()} for c, o in zip(calls, settled, strict=True)]
+        bound = self._bound(calls, settled, preview, conversation, by)
 
         def store(tx: Transaction) -> Approval:
             now = tx.now()
-            approval = Approval(
-                id=name,
-                conversation=conversation,
-                tool=tool,
-                calls=bound,
-                arguments_sha256=_digest(settled),
-                preview=preview.dump(),
-                fingerprint=preview.fingerprint,
-                base_url=self._platica.base_url,
-                workspace=self._platica.workspace or "",
-                key_id=self._settings.key_id,
-                requested_by=by.key,
-                deciders=("os",) if by.kind == "os" else (by.kind, "os"),
-                requested_at=now,
-                expires_at=now + self._settings.approval_ttl,
-                state="pending",
-            )
+            approval = replace(bound, requested_at=now, expires_at=now + self._settings.approval_ttl)
             if also is not None:
                 also(tx)
             tx.propose(approval)
@@ -278,8 +261,35 @@ class Gate:
             return await self._journal.write(store)
         except asyncio.CancelledError:
             # Nobody has seen this card.
-            await shielded(self._journal.write(lambda tx: tx.move(name, "pending", "superseded")))
+            await shielded(self._journal.write(lambda tx: tx.move(bound.id, "pending", "superseded")))
             raise
+
+    def _bound(
+        self,
+        calls: Sequence[Pending],
+        settled: Sequence[Operation],
+        preview: Preview,
+        conversation: str,
+        by: Identity,
+    ) -> Approval:
+        """An approval with everything that it is bound to; its times come with the commit."""
+        return Approval(
+            id=secrets.token_urlsafe(9).replace("-", "a").replace("_", "b"),
+            conversation=conversation,
+            tool=calls[0].operation.tool(),
+            calls=[{"id": c.call_id, "arguments": o.arguments()} for c, o in zip(calls, settled, strict=True)],
+            arguments_sha256=_digest(settled),
+            preview=preview.dump(),
+            fingerprint=preview.fingerprint,
+            base_url=self._platica.base_url,
+            workspace=self._platica.workspace or "",
+            key_id=self._settings.key_id,
+            requested_by=by.key,
+            deciders=("os",) if by.kind == "os" else (by.kind, "os"),
+            requested_at=0.0,
+            expires_at=0.0,
+            state="pending",
+        )
 
     def _context(self, tx: Transaction, operation: Operation, *, own: str | None = None, **more: Any) -> Context:
         """Earlier sends of the same campaign, and those of others in the same workspace, within the horizon.

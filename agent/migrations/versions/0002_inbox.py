@@ -25,9 +25,16 @@ def upgrade() -> None:
     open_items = sa.text("done_at IS NULL")
     op.create_index("inbox_open", "inbox", ["conversation", "id"], sqlite_where=open_items, postgresql_where=open_items)
     # The program of before there were migrations looks there, and must see that this is none of its databases.
-    op.execute("UPDATE schema_version SET version = 2")
+    _number(2)
 
 
 def downgrade() -> None:
-    op.execute("UPDATE schema_version SET version = 1")
+    _number(1)
     op.drop_table("inbox")
+
+
+def _number(version: int) -> None:
+    # Made anew: the first program left its column nullable on SQLite.
+    op.drop_table("schema_version")
+    op.create_table("schema_version", sa.Column("version", sa.Integer, primary_key=True))
+    op.execute(f"INSERT INTO schema_version VALUES ({version})")
