@@ -10,6 +10,7 @@ Read in this order; each file imports only from those above it.
     platica       one request to the campaigns API: key, deadline, rate, faults by name
     operations    the ten operations, one class each; their schemas
     tables        the tables of the journal, for SQLite and PostgreSQL alike
+    statements    statements compiled once, and run on the driver's own cursor
     migrations/   how databases of older versions become those of this one
     database      the database opened, migrated, and run off the event loop
     journal       events, inbox, conversations, approvals, attempts: what is written, and how

@@ -618,7 +618,7 @@ class Gate:
 
         def end(tx: Transaction) -> None:
             # What the executor saw is evidence, also after somebody else had to call it unknown.
-            tx.end_attempt(attempt.id, state, outcome.dump(), found=("started", "unknown"))
+            tx.end_attempt(attempt.id, state, outcome.dump(), also="unknown")
             tx.unlock(attempt.target, owner)
             if close is not None:
                 close(tx, outcome)

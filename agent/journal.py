@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from agent import tables
 from agent.database import Database
 from agent.domain import Json
 from agent.errors import SessionBusy
+from agent.statements import run, run_all
 
 LEASE = 30.0
 """Seconds that a turn holds its conversation without a sign of life. Liveness only; safety is the attempt's key."""
@@ -127,6 +128,7 @@ class Item:
 
 
 _b = sa.bindparam
+_CLOCK = sa.text("SELECT extract(epoch FROM clock_timestamp())")
 _APPEND = sa.insert(_event)
 _PROPOSE = sa.insert(_approval)
 _RELEASE = (
@@ -145,7 +147,7 @@ _EVENTS = (
     .where((_event.c.conversation == _b("conversation")) & (_event.c.seq > _b("after")))
     .order_by(_event.c.seq)
 )
-_APPROVAL = sa.select(_approval).where(_approval.c.id == _b("approval"))
+_APPROVAL_OF = sa.select(_approval).where(_approval.c.id == _b("wanted"))
 _APPROVALS_OF = (
     sa.select(_approval)
     .where((_approval.c.conversation == _b("conversation")) & _approval.c.calls.like(_b("like")))
@@ -161,27 +163,30 @@ _MOVE = (
     )
     .returning(_approval.c.id)
 )
-_DECISIONS = sa.select(_decision).where(_decision.c.approval == _b("approval")).order_by(_decision.c.at)
-_CALL_ATTEMPT = sa.select(_attempt).where((_attempt.c.approval == _b("approval")) & (_attempt.c.call_id == _b("call")))
+_DECISIONS = sa.select(_decision).where(_decision.c.approval == _b("wanted")).order_by(_decision.c.at)
+_CALL_ATTEMPT = sa.select(_attempt).where((_attempt.c.approval == _b("wanted")) & (_attempt.c.call_id == _b("call")))
 _END_ATTEMPT = (
     sa.update(_attempt)
-    .where((_attempt.c.id == _b("attempt")) & _attempt.c.state.in_(_b("found", expanding=True)))
+    .where((_attempt.c.id == _b("attempt")) & ((_attempt.c.state == "started") | (_attempt.c.state == _b("also"))))
     .values(state=_b("new"), ended_at=_b("now"), outcome=_b("result"))
     .returning(_attempt.c.id)
 )
 _SENDS_OF = (
     sa.select(_attempt)
-    .where((_attempt.c.target == _b("target")) & (_attempt.c.tool == _b("tool")))
+    .where((_attempt.c.target == _b("wanted")) & (_attempt.c.tool == _b("kind")))
     .order_by(_attempt.c.started_at.desc())
 )
-_ITEM = [_inbox.c[name] for name in Item.__slots__]
+_STARTED = sa.select(_attempt.c.id).where((_attempt.c.id == _b("wanted")) & (_attempt.c.state == "started"))
+_ITEM = Item.__slots__
+_ITEM_COLUMNS = [_inbox.c[name] for name in _ITEM]
+_ITEM_OF = sa.select(*_ITEM_COLUMNS).where(_inbox.c.key == _b("wanted"))
 _WAITING = (
-    sa.select(*_ITEM)
+    sa.select(*_ITEM_COLUMNS)
     .where((_inbox.c.conversation == _b("conversation")) & _inbox.c.done_at.is_(None) & (_inbox.c.wake_at <= _b("now")))
     .order_by(_inbox.c.id)
 )
 _TAKEN = sa.update(_inbox).where(_inbox.c.id == _b("item")).values(seq=_b("number"))
-_DONE = sa.update(_inbox).where(_inbox.c.id.in_(_b("items", expanding=True))).values(done_at=_b("now"))
+_DONE = sa.update(_inbox).where(_inbox.c.id == _b("item")).values(done_at=_b("now"))
 _DUE = (
     sa.select(_conversation.c.id)
     .join_from(_conversation, _inbox, _inbox.c.conversation == _conversation.c.id)
@@ -248,13 +253,14 @@ class Transaction:
     def __init__(self, connection: sa.Connection, clock: Callable[[], float] | None) -> None:
         self._c, self._clock = connection, clock
         self._upserts = _upserts(connection.dialect.name)
+        self._run = partial(run, connection)
 
     def now(self) -> float:
         """Unix seconds, by the database's clock where it has one of its own."""
         if self._clock is not None:
             return self._clock()
         if self._c.dialect.name == "postgresql":
-            return float(self._c.scalar(sa.text("SELECT extract(epoch FROM clock_timestamp())")) or 0.0)
+            return float(self._run(_CLOCK, {})[0][0])
         return time.time()
 
     # Conversations and events.
@@ -267,18 +273,18 @@ class Transaction:
         now = self.now()
         row = {"id": conversation, "created_at": now, "updated_at": now, "owner": owner, "lease_until": now + LEASE}
         row["first_words"] = _storable(first_words[:80])
-        return self._c.scalar(self._upserts.lease, row) is not None
+        return bool(self._run(self._upserts.lease, row))
 
     def renew(self, conversation: str, owner: str) -> bool:
         """Keeps what `owner` has; False where it has it no more. Unlike `lease` it never takes."""
         row = {"conversation": conversation, "mine": owner, "until": self.now() + LEASE}
-        return self._c.scalar(_RENEW, row) is not None
+        return bool(self._run(_RENEW, row))
 
     def owner(self, conversation: str) -> str | None:
         return self._c.scalar(sa.select(_conversation.c.owner).where(_conversation.c.id == conversation))
 
     def release(self, conversation: str, owner: str) -> None:
-        self._c.execute(_RELEASE, {"conversation": conversation, "mine": owner})
+        self._run(_RELEASE, {"conversation": conversation, "mine": owner})
 
     def append(self, conversation: str, events: Iterable[Event]) -> None:
         """Raises SessionBusy when somebody else has written these numbers: the primary key is the fence."""
@@ -288,14 +294,12 @@ class Transaction:
             for e in events
         ]
         try:
-            if rows:
-                self._c.execute(_APPEND, rows)
+            run_all(self._c, _APPEND, rows)
         except sa.exc.IntegrityError:
             raise SessionBusy(session=conversation) from None
 
     def events(self, conversation: str, after: int = 0) -> list[Event]:
-        found = self._c.execute(_EVENTS, {"conversation": conversation, "after": after})
-        return [Event(*row) for row in found]
+        return [Event(*row) for row in self._run(_EVENTS, {"conversation": conversation, "after": after})]
 
     def conversations(self, limit: int = 20) -> list[Conversation]:
         columns = (
@@ -315,37 +319,36 @@ class Transaction:
         """Stores what came in; False when something came in under this key before. It waits until `wake_at`."""
         now = self.now()
         row = {"key": key, "conversation": conversation, "kind": kind, "by": by, "body": _dump(body), "at": now}
-        if self._c.scalar(self._upserts.put, {**row, "wake_at": wake_at}) is None:
+        if not self._run(self._upserts.put, {**row, "wake_at": wake_at}):
             return False
         # So that it can be claimed.
         words = _storable(str(body.get("text", ""))[:80])
         known = {"id": conversation, "created_at": now, "updated_at": now, "first_words": words}
-        self._c.execute(self._upserts.known, known)
+        self._run(self._upserts.known, known)
         return True
 
     def waiting(self, conversation: str) -> list[Item]:
         """What came in and isn't done, in the order in which it came."""
-        rows = self._c.execute(_WAITING, {"conversation": conversation, "now": self.now()})
-        return [_to_item(row) for row in rows.mappings()]
+        rows = self._run(_WAITING, {"conversation": conversation, "now": self.now()})
+        return [_to_item(zip(_ITEM, row, strict=True)) for row in rows]
 
     def item(self, key: str) -> Item | None:
-        row = self._c.execute(sa.select(*_ITEM).where(_inbox.c.key == key)).mappings().first()
-        return _to_item(row) if row else None
+        rows = self._run(_ITEM_OF, {"wanted": key})
+        return _to_item(zip(_ITEM, rows[0], strict=True)) if rows else None
 
     def items(self, *, conversation: str | None = None, limit: int = 500) -> list[Item]:
         """Newest first."""
-        query = sa.select(*_ITEM).order_by(_inbox.c.id.desc()).limit(limit)
+        query = sa.select(*_ITEM_COLUMNS).order_by(_inbox.c.id.desc()).limit(limit)
         if conversation is not None:
             query = query.where(_inbox.c.conversation == conversation)
-        return [_to_item(row) for row in self._c.execute(query).mappings()]
+        return [_to_item(zip(_ITEM, row, strict=True)) for row in self._c.execute(query)]
 
     def take(self, item: int, number: int) -> None:
         """A message has become the event `number`: from here on its turn goes on, and never begins anew."""
-        self._c.execute(_TAKEN, {"item": item, "number": number})
+        self._run(_TAKEN, {"item": item, "number": number})
 
     def finish(self, items: Sequence[int]) -> None:
-        if items:
-            self._c.execute(_DONE, {"items": list(items), "now": self.now()})
+        run_all(self._c, _DONE, [{"item": item, "now": self.now()} for item in items])
 
     def postpone(self, item: int, seconds: float) -> None:
         """Lets an item that failed wait, so that it neither blocks others nor is tried all the time."""
@@ -355,11 +358,13 @@ class Transaction:
     def claim(self, owner: str) -> str | None:
         """Leases to `owner` the conversation that has waited longest and that nobody works on. None: nothing is due."""
         now = self.now()
-        found: str | None = self._c.scalar(_CLAIM, {"mine": owner, "until": now + LEASE, "now": now})
-        if found is not None:
-            here = (_inbox.c.conversation == found) & _inbox.c.done_at.is_(None) & (_inbox.c.wake_at <= now)
-            self._c.execute(sa.update(_inbox).where(here).values(tries=_inbox.c.tries + 1))
-        return found
+        found = self._run(_CLAIM, {"mine": owner, "until": now + LEASE, "now": now})
+        if not found:
+            return None
+        conversation = str(found[0][0])
+        here = (_inbox.c.conversation == conversation) & _inbox.c.done_at.is_(None) & (_inbox.c.wake_at <= now)
+        self._c.execute(sa.update(_inbox).where(here).values(tries=_inbox.c.tries + 1))
+        return conversation
 
     # Approvals.
 
@@ -367,11 +372,11 @@ class Transaction:
         row = {name: getattr(approval, name) for name in Approval.__slots__}
         row |= {"calls": _dump(approval.calls), "preview": _dump(approval.preview)}
         row |= {"deciders": " ".join(approval.deciders), "outcome": None}
-        self._c.execute(_PROPOSE, row)
+        self._run(_PROPOSE, row)
 
     def approval(self, approval_id: str) -> Approval | None:
-        row = self._c.execute(_APPROVAL, {"approval": approval_id}).mappings().first()
-        return _to_approval(row) if row else None
+        rows = self._run(_APPROVAL_OF, {"wanted": approval_id})
+        return _to_approval(_named(_approval, rows[0])) if rows else None
 
     def approvals(
         self, *, conversation: str | None = None, states: Sequence[str] | None = None, limit: int = 200
@@ -386,8 +391,9 @@ class Transaction:
 
     def approval_of(self, conversation: str, call_id: str) -> Approval | None:
         """The newest approval that covers a call."""
-        rows = self._c.execute(_APPROVALS_OF, {"conversation": conversation, "like": f'%"{call_id}"%'}).mappings()
-        mine = [row for row in rows if any(call["id"] == call_id for call in from_json(row["calls"]))]
+        rows = self._run(_APPROVALS_OF, {"conversation": conversation, "like": f'%"{call_id}"%'})
+        found = [_named(_approval, row) for row in rows]
+        mine = [row for row in found if any(call["id"] == call_id for call in from_json(row["calls"]))]
         # Of one moment, or of a clock that was set back, the one that still lives is the newest.
         mine.sort(key=lambda row: row["state"] not in ("pending", "approved", "executing"))
         return _to_approval(mine[0]) if mine else None
@@ -397,15 +403,17 @@ class Transaction:
         decided = self.now() if old == "pending" else None
         result = None if outcome is None else _dump(outcome)
         values = {"approval": approval_id, "old": old, "new": new, "decided": decided, "result": result}
-        return self._c.scalar(_MOVE, values) is not None
+        return bool(self._run(_MOVE, values))
 
     def decide(self, decision: Decision) -> None:
         row = {name: getattr(decision, name) for name in Decision.__slots__} | {"at": self.now()}
         row["reason"] = None if decision.reason is None else _storable(decision.reason)
-        self._c.execute(self._upserts.decision, row)
+        self._run(self._upserts.decision, row)
 
     def decisions(self, approval_id: str) -> list[Decision]:
-        return [Decision(**row) for row in self._c.execute(_DECISIONS, {"approval": approval_id}).mappings()]
+        rows = [_named(_decision, row) for row in self._run(_DECISIONS, {"wanted": approval_id})]
+        # SQLite has no booleans.
+        return [Decision(**{**row, "interactive": bool(row["interactive"])}) for row in rows]
 
     # Attempts.
 
@@ -413,21 +421,16 @@ class Transaction:
         """Records that a request is about to leave; False when one was recorded under this key before."""
         row = {name: getattr(attempt, name) for name in Attempt.__slots__}
         row |= {"arguments": _dump(attempt.arguments), "outcome": None}
-        return self._c.scalar(self._upserts.attempt, row) is not None
+        return bool(self._run(self._upserts.attempt, row))
 
-    def end_attempt(self, attempt_id: str, state: str, outcome: Json, *, found: Sequence[str] = ("started",)) -> bool:
-        values = {
-            "attempt": attempt_id,
-            "found": list(found),
-            "new": state,
-            "now": self.now(),
-            "result": _dump(outcome),
-        }
-        return self._c.scalar(_END_ATTEMPT, values) is not None
+    def end_attempt(self, attempt_id: str, state: str, outcome: Json, *, also: str = "started") -> bool:
+        """Ends an attempt that is started, or in the state that `also` names; False when it was neither."""
+        values = {"attempt": attempt_id, "also": also, "new": state, "now": self.now(), "result": _dump(outcome)}
+        return bool(self._run(_END_ATTEMPT, values))
 
     def sends_of(self, target: str, tool: str) -> list[Attempt]:
         """Every send of one campaign, newest first."""
-        return [_to_attempt(row) for row in self._c.execute(_SENDS_OF, {"target": target, "tool": tool}).mappings()]
+        return [_to_attempt(_named(_attempt, row)) for row in self._run(_SENDS_OF, {"wanted": target, "kind": tool})]
 
     def attempts(
         self,
@@ -460,33 +463,32 @@ class Transaction:
         return [_to_attempt(row) for row in self._c.execute(query).mappings()]
 
     def call_attempt(self, approval: str, call_id: str) -> Attempt | None:
-        row = self._c.execute(_CALL_ATTEMPT, {"approval": approval, "call": call_id}).mappings().first()
-        return _to_attempt(row) if row else None
+        rows = self._run(_CALL_ATTEMPT, {"wanted": approval, "call": call_id})
+        return _to_attempt(_named(_attempt, rows[0])) if rows else None
 
     # One lock row a campaign: an owner and a deadline, not an open transaction.
 
     def lock(self, target: str, owner: str, seconds: float) -> bool:
         now = self.now()
         row = {"target": target, "owner": owner, "until": now + seconds, "now": now}
-        if self._c.scalar(self._upserts.lock, row) is not None:
+        if self._run(self._upserts.lock, row):
             return True
         # Of a process that died while it only looked; an attempt of its own may still be under way at the server.
         other = self._c.scalar(sa.select(_lock.c.owner).where(_lock.c.target == target))
         if not is_dead(other or "") or self.attempts(target=target, states=("started",), limit=1):
             return False
         self.unlock(target, str(other))
-        return self._c.scalar(self._upserts.lock, row) is not None
+        return bool(self._run(self._upserts.lock, row))
 
     def is_started(self, attempt_id: str) -> bool:
         """Whether nobody has judged an attempt yet."""
-        here = (_attempt.c.id == attempt_id) & (_attempt.c.state == "started")
-        return self._c.scalar(sa.select(_attempt.c.id).where(here)) is not None
+        return bool(self._run(_STARTED, {"wanted": attempt_id}))
 
     def holds(self, target: str, owner: str) -> bool:
-        return self._c.scalar(_HOLDS, {"target": target, "mine": owner, "now": self.now()}) is not None
+        return bool(self._run(_HOLDS, {"target": target, "mine": owner, "now": self.now()}))
 
     def unlock(self, target: str, owner: str) -> None:
-        self._c.execute(_UNLOCK, {"target": target, "mine": owner})
+        self._run(_UNLOCK, {"target": target, "mine": owner})
 
 
 class Journal:
@@ -551,6 +553,11 @@ def _storable(text: str) -> str:
     return text.replace("\x00", "\ufffd")
 
 
+def _named(table: sa.Table, row: Sequence[Any]) -> dict[str, Any]:
+    """A row of a whole table by the names of its columns."""
+    return dict(zip(table.c.keys(), row, strict=True))
+
+
 def _to_approval(row: Mapping[Any, Any]) -> Approval:
     values = dict(row)
     values |= {"calls": from_json(row["calls"]), "preview": from_json(row["preview"])}
@@ -562,8 +569,9 @@ def _to_attempt(row: Mapping[Any, Any]) -> Attempt:
     return Attempt(**{**row, "arguments": from_json(row["arguments"]), "outcome": _load(row["outcome"])})
 
 
-def _to_item(row: Mapping[Any, Any]) -> Item:
-    return Item(**{**row, "body": from_json(row["body"])})
+def _to_item(row: Iterable[tuple[str, Any]]) -> Item:
+    values = dict(row)
+    return Item(**{**values, "body": from_json(values["body"])})
 
 
 def _load(text: str | None) -> Json:

@@ -146,8 +146,8 @@ async def test_an_attempt_ends_once_and_only_evidence_moves_it_on(journal: Journ
     await journal.write(lambda tx: tx.attempt(ATTEMPT))
     assert await journal.write(lambda tx: tx.end_attempt("t1", "unknown", {"kind": "unknown"}))
     assert not await journal.write(lambda tx: tx.end_attempt("t1", "done", {}))
-    assert await journal.write(lambda tx: tx.end_attempt("t1", "done", {}, found=("started", "unknown")))
-    assert not await journal.write(lambda tx: tx.end_attempt("t1", "failed", {}, found=("started", "unknown")))
+    assert await journal.write(lambda tx: tx.end_attempt("t1", "done", {}, also="unknown"))
+    assert not await journal.write(lambda tx: tx.end_attempt("t1", "failed", {}, also="unknown"))
     attempt = await journal.read(lambda tx: tx.call_attempt("a1", "c1"))
     assert attempt is not None
     assert attempt.state == "done"
