@@ -129,6 +129,7 @@ class Gate:
         self._settings, self._platica, self._journal = settings, platica, journal
         self._clock = clock or time.time
         self._previewer = Previewer(platica, settings)
+        self._ahead: dict[str, tuple[str, Context]] = {}
 
     def reading(self) -> Reading:
         now = datetime.fromtimestamp(self._clock(), UTC)
@@ -319,13 +320,15 @@ class Gate:
         confirm: str | None = None,
         reason: str | None = None,
         interactive: bool = True,
-        also: Callable[[Transaction, str], None] | None = None,
+        also: Callable[[Transaction, str], bool] | None = None,
     ) -> Approval:
         """Records a person's decision. Anything but "approve" is a no. Raises DecisionRefused: why nothing moved.
 
-        `also` goes on record in the same commit; it is told the conversation.
+        `also` goes on record in the same commit; it is told the conversation, and says whether `execute` follows at
+        once. Whoever says so calls `forget` at the end.
         """
         approve = decision == "approve"
+        ahead: list[tuple[str, Context]] = []
 
         def move(tx: Transaction) -> Approval | DecisionRefused:
             approval = tx.approval(approval_id)
@@ -343,15 +346,29 @@ class Gate:
                 return DecisionRefused("decided", approval=approval_id, state=state)
             word = "approve" if approve else "deny"
             tx.decide(Decision(approval_id, by.key, word, reason, interactive, 0.0))
-            if also is not None:
-                also(tx, approval.conversation)
+            if also is not None and also(tx, approval.conversation) and approve:
+                ahead.extend(self._lock_ahead(tx, approval))
             return replace(approval, state=state, decided_at=tx.now(), outcome={"reason": reason})
 
         # A refusal is returned, not raised: raising would undo the expiry that was found on the way.
         moved = await self._journal.write(move)
         if isinstance(moved, DecisionRefused):
             raise moved
+        if ahead:
+            self._ahead[approval_id] = ahead[0]
         return moved
+
+    def _lock_ahead(self, tx: Transaction, approval: Approval) -> list[tuple[str, Context]]:
+        """The campaign's lock in the commit of the decision, where it is free: one commit less until the request."""
+        owner, operation = make_owner(), parse_stored(approval.tool, approval.calls[0]["arguments"])
+        held = tx.lock(self._target(operation), owner, self._hold())
+        return [(owner, self._claim_context(tx, approval, ()))] if held else []
+
+    async def forget(self, approval: Approval) -> None:
+        """Gives up the lock that a decision took, if nothing has come of it."""
+        if (found := self._ahead.pop(approval.id, None)) is not None:
+            target = self._target(parse_stored(approval.tool, approval.calls[0]["arguments"]))
+            await shielded(self._journal.write(lambda tx: tx.unlock(target, found[0])))
 
     def _may_decide(
         self, approval: Approval, by: Identity, approve: bool, interactive: bool, confirm: str | None
@@ -443,7 +460,8 @@ class Gate:
         self, approval: Approval, rest: Sequence[Pending], ended: Sequence[tuple[Pending, Outcome]]
     ) -> Outcome | Preview:
         """Judges everything again as if new, and runs the first of `rest`. A Preview is what had drifted."""
-        owner, target, state = make_owner(), self._target(rest[0].operation), "executing" if ended else "approved"
+        target, state = self._target(rest[0].operation), "executing" if ended else "approved"
+        owner, context = self._ahead.pop(approval.id, None) or (make_owner(), None)
 
         def lock(tx: Transaction) -> Context | None:
             return self._claim_context(tx, approval, ended) if tx.lock(target, owner, self._hold()) else None
@@ -454,7 +472,8 @@ class Gate:
         checked = Outcome(Kind.FAILED, approval.tool, {"text": "another change of this campaign is under way"})
         try:
             for _ in range(100):
-                if (context := await self._journal.write(lock)) is not None:
+                context = context or await self._journal.write(lock)
+                if context is not None:
                     checked = await self._check(approval, rest, ended, context)
                     break
                 await asyncio.sleep(0.1)

@@ -164,11 +164,12 @@ class Agent:
         owner = make_owner()
         held: list[Transcript] = []
 
-        def lease(tx: Transaction, conversation: str) -> None:
+        def lease(tx: Transaction, conversation: str) -> bool:
             # Read anew: what is in memory belongs to whoever has the conversation now.
             known = Transcript(language=self._locale)
             if self._take(tx, conversation, owner, known, None) is None:
                 held.append(known)
+            return bool(held)
 
         deciding = asyncio.ensure_future(
             self.gate.decide(
@@ -185,9 +186,13 @@ class Agent:
             raise
         # Where the lease had to be waited for, others may have run it since it was read.
         turn = self._resume(approval, by, fresh=bool(held))
-        async with contextlib.aclosing(self._guarded(approval.conversation, turn, owner=owner, held=held)) as events:
-            async for event in events:
-                yield event
+        guarded = self._guarded(approval.conversation, turn, owner=owner, held=held)
+        try:
+            async with contextlib.aclosing(guarded) as events:
+                async for event in events:
+                    yield event
+        finally:
+            await self.gate.forget(approval)
 
     async def _undecide(self, deciding: "asyncio.Future[Approval]", owner: str) -> None:
         """Whoever stops while a decision is being stored stops what it would have begun."""
@@ -199,6 +204,7 @@ class Agent:
                 tx.release(approval.conversation, owner)
 
             await self.journal.write(undo)
+            await self.gate.forget(approval)
 
     async def call(
         self, session: str, tool: str, arguments: str, *, by: Identity | None = None
@@ -239,7 +245,7 @@ class Agent:
                 else:
                     await self._lease(session, owner, first)
                 beat, transcript = _Beat(self.journal, session, owner), self._transcripts[session]
-                self._live[session] = owner
+                self._live[session], transcript.parted = owner, False
                 async with contextlib.aclosing(turn):
                     async for event in turn:
                         # A card or a last word is shown once it is stored and the conversation is free again.
@@ -287,6 +293,8 @@ class Agent:
         # What is in memory may be ahead of what could be stored.
         if failed:
             self._forget(session, transcript)
+        elif transcript.parted and not (transcript.unsaved or transcript.taken or transcript.done):
+            return
 
         def end(tx: Transaction) -> None:
             transcript.save(session, tx)
@@ -697,7 +705,7 @@ class Agent:
         read: asyncio.Queue[int] = asyncio.Queue()
         task = asyncio.create_task(
             self.gate.propose(
-                batch, conversation=session, by=by, progress=read.put_nowait, also=self._saving(session, transcript)
+                batch, conversation=session, by=by, progress=read.put_nowait, also=self._parting(session, transcript)
             )
         )
         try:
@@ -878,6 +886,19 @@ class Agent:
     def _saving(session: str, transcript: Transcript) -> Callable[[Transaction], None]:
         """For a commit of the gate's: what was said so far goes on record with what comes of it."""
         return lambda tx: transcript.save(session, tx)
+
+    def _parting(self, session: str, transcript: Transcript) -> Callable[[Transaction], None]:
+        """For the commit of a card: the turn ends with it, so that the conversation is free in the same moment."""
+        owner = self._live.get(session, "")
+
+        def part(tx: Transaction) -> None:
+            transcript.save(session, tx)
+            # Where more waits for its turn, the turn goes on.
+            if not (transcript.working or transcript.queue):
+                tx.release(session, owner)
+                transcript.parted = True
+
+        return part
 
     def _with_ids(self, transcript: Transcript, calls: Sequence[Call]) -> list[Call]:
         """The calls, each with an id that nothing else in this conversation has."""

@@ -26,7 +26,7 @@ class Transcript:
     """A conversation as the model sees it: messages as bytes that only grow, and the calls that lack an answer.
 
     `queue` is what came in and waits for a turn; `taken` and `done` are items whose state the next commit stores,
-    `working` is the key of the one whose turn it is.
+    `working` is the key of the one whose turn it is. `parted`: a card was stored, and the lease given up with it.
     """
 
     last: int = 0
@@ -45,6 +45,7 @@ class Transcript:
     taken: list[tuple[int, int]] = field(default_factory=list)
     done: list[int] = field(default_factory=list)
     working: str = ""
+    parted: bool = False
 
     def add(self, *events: Event) -> None:
         """Events that the next commit stores: what a crash would lose before it is only repeated or read back."""
