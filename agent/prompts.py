@@ -66,7 +66,7 @@ class Words:
 
     def __init__(self, language: Language, zone: ZoneInfo) -> None:
         self.language: Language = language
-        self._zone = zone
+        self.zone = zone
         self._environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_folder()),
             undefined=jinja2.StrictUndefined,
@@ -129,11 +129,11 @@ class Words:
     def when(self, iso: str) -> str:
         """A date in local time with its weekday, and in UTC."""
         moment = datetime.fromisoformat(iso)
-        local = moment.astimezone(self._zone)
+        local = moment.astimezone(self.zone)
         day, month = _DAYS[self.language][local.weekday()], _MONTHS[self.language][local.month - 1]
         utc = moment.astimezone(UTC)
         other_day = "" if utc.date() == local.date() else utc.strftime(" %Y-%m-%d")
-        return f"{day} {local.day} {month} {local.year}, {local:%H:%M} {self._zone.key} ({utc:%H:%M} UTC{other_day})"
+        return f"{day} {local.day} {month} {local.year}, {local:%H:%M} {self.zone.key} ({utc:%H:%M} UTC{other_day})"
 
     def system(self, *, read_only: bool) -> str:
         template = self._environment.get_template(f"system.{self.language}.j2")
