@@ -426,7 +426,7 @@ class Agent:
         queue, transcript.queue = transcript.queue, []
         if not queue and first is not None and first.stored:
             # Somebody else has given it its turn.
-            async for event in self._shown_again(session, transcript):
+            async for event in self._shown_again(session, first):
                 yield event
             return
         for item in queue:
@@ -479,6 +479,7 @@ class Agent:
     ) -> AsyncGenerator[AgentEvent]:
         """Answers what was said beside a card, and shows the card again."""
         transcript.add(event_of(transcript, "aside", {"content": item.body["text"], "answer": answer}, by.key))
+        transcript.taken.append((item.id, transcript.last))
         transcript.done.append(item.id)
         transcript.working = ""
         yield Text(answer)
@@ -487,10 +488,21 @@ class Agent:
             if approval.requested_by == by.key:
                 yield self._asked(session, approval)
 
-    async def _shown_again(self, session: str, transcript: Transcript) -> AsyncGenerator[AgentEvent]:
-        """What a turn ended on that somebody else has run: its last word, or its card."""
-        if transcript.messages and _is_reply(transcript.messages[-1]):
-            text = str(from_json(transcript.messages[-1])["content"] or "")
+    async def _shown_again(self, session: str, first: First) -> AsyncGenerator[AgentEvent]:
+        """What the turn of a message ended on that somebody else has run: its last word, or its card."""
+
+        def read(tx: Transaction) -> list[Event]:
+            item = tx.item(first.key)
+            return tx.events(session, item.seq - 1) if item is not None and item.seq is not None else []
+
+        found = await self.journal.read(read)
+        turn = [e.body.encode() for e in takewhile(lambda e: e.kind not in ("context", "user"), found[1:])]
+        text = ""
+        if found and found[0].kind == "aside":
+            text = str(from_json(found[0].body)["answer"])
+        elif turn and _is_reply(turn[-1]):
+            text = str(from_json(turn[-1])["content"] or "")
+        if text:
             yield Text(text)
             yield Reply(text)
         for approval in await self._waiting(session):
