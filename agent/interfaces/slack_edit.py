@@ -25,7 +25,7 @@ from agent.operations import BY_NAME, Reading, schema, without_nulls
 from agent.prompts import Words
 from agent.visible import visible
 
-EDIT_VIEW = "approval_edit"
+EDIT_VIEW = "edit_approval"
 _NONE = "-"
 """The value of the choice that leaves a field out."""
 
