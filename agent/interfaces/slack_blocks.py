@@ -204,7 +204,7 @@ def _content(asked: ApprovalAsked, words: Words, room: int) -> tuple[list[Block]
     card = asked.card
     rows, cut = _rows(asked, words, value=1_000, message=2_000)
     # Facts have their share; warnings may take what facts don't need.
-    needed = min(cost(_facts(rows)), _FACTS_ROOM)
+    needed = min(cost(_facts(rows, grid=len(rows) <= _GRID)), _FACTS_ROOM)
     alerts, left = _alerts([*card.drift, *card.warnings], len(card.folded), words, room - needed)
     facts, missing = _fitting(rows, words, room - cost(alerts))
     return [*alerts, *facts], cut or left or missing
@@ -240,15 +240,17 @@ def _rows(asked: ApprovalAsked, words: Words, *, value: int, message: int) -> tu
     return clipped, clipped != rows
 
 
-def _fitting(rows: Sequence[_Row], words: Words, room: int, most: int = 50) -> tuple[list[Block], bool]:
+def _fitting(rows: Sequence[_Row], words: Words, room: int, most: int = 35) -> tuple[list[Block], bool]:
     """All facts, or the first and the last of them with how many are left out between; in at most `most` blocks."""
+
+    grid = len(rows) <= _GRID
 
     def some(count: int) -> list[Block]:
         if count == len(rows):
-            return _facts(rows)
+            return _facts(rows, grid=grid)
         first, last = rows[: max(0, count - _LAST)], rows[len(rows) - min(count, _LAST) :]
         told = words.say("slack.more_facts", count=len(rows) - count, details=words.say("slack.details"))
-        return [*_facts(first), section(told), *_facts(last)]
+        return [*_facts(first, grid=grid), section(told), *_facts(last, grid=grid)]
 
     count = _most(len(rows), lambda number: cost(blocks := some(number)) <= room and len(blocks) <= most)
     return some(count), count < len(rows)
@@ -265,10 +267,11 @@ def _most(most: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def _facts(rows: Sequence[_Row]) -> list[Block]:
-    """A table of label and value, the message between as what it is; very many facts as lines."""
-    grid = sum(1 for row in rows if row.name) <= _GRID
-    return [block for group in _groups(rows) for block in (_grid(group) if grid and group[0].name else _lines(group))]
+def _facts(rows: Sequence[_Row], *, grid: bool) -> list[Block]:
+    """A table of label and value, with the message between its rows; very many facts as lines."""
+    if not grid:
+        return _lines(rows)
+    return [block for group in _groups(rows) for block in (_grid(group) if group[0].name else _lines(group))]
 
 
 def _groups(rows: Sequence[_Row]) -> Iterator[list[_Row]]:

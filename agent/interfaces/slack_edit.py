@@ -29,6 +29,9 @@ EDIT_VIEW = "edit_approval"
 _NONE = "-"
 """The value of the choice that leaves a field out."""
 
+_FIRST = ("title", "category")
+"""Fields that people look for at the top."""
+
 Path = tuple[str | int, ...]
 
 
@@ -108,6 +111,7 @@ def _fields(asked: ApprovalAsked) -> list[_Field]:
     found = list(_of_schema(schema(BY_NAME[asked.tool]), ()))
     # The campaign is what the card is about: it can be another one only where there is nothing else.
     rest = [field for field in found if field.path != ("campaignId",)] or found
+    rest.sort(key=lambda field: field.name not in _FIRST)
     buttons = _get(asked.arguments, ("template", "buttons")) or []
     if not isinstance(buttons, list):
         return rest
@@ -223,7 +227,7 @@ def _shown(field: _Field, arguments: Mapping[str, Json], words: Words) -> str | 
             return "no" if value is False else "yes"
         case "text":
             return None if value is None else visible(value)
-    return None if value is None else "\n".join(line for line, _ in _items(field, value, words))
+    return "\n".join(line for line, _ in _items(field, value or [], words)) or None
 
 
 def _given(state: Mapping[str, Any]) -> str | None:

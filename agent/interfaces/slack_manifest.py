@@ -43,7 +43,7 @@ LISTENERS: Sequence[Listener] = (
 METHODS = {
     "agents.sessions.rename": "chat:write",
     "agents.sessions.setStatus": "chat:write",
-    "assistant.threads.setSuggestedPrompts": "assistant:write",
+    "assistant.threads.setSuggestedPrompts": "chat:write",
     "auth.test": "",
     "chat.appendStream": "chat:write",
     "chat.getPermalink": "",

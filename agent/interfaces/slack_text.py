@@ -69,7 +69,7 @@ def _fitting(text: str, room: int) -> str:
     """As much of the beginning as `room` characters at Slack hold."""
     for at, character in enumerate(text):
         # A character alone is never shorter than the same one among others: those that may stay are marked here.
-        room -= size(shown(character))
+        room -= 1 if character.isalnum() and character.isascii() else size(shown(character))
         if room < 0:
             return text[:at]
     return text
