@@ -31,6 +31,7 @@ Result = TypeVar("Result")
 
 _conversation, _event, _inbox = tables.conversation, tables.event, tables.inbox
 _approval, _decision, _attempt, _lock = tables.approval, tables.decision, tables.attempt, tables.lock
+_post = tables.slack_post
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,24 @@ class Item:
     done_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A row of `slack_post`: a message of ours in Slack, on record before it is posted. `ts` None: it may be there.
+
+    `shown` is the state that a card shows; one that is settled never changes again.
+    """
+
+    key: str
+    conversation: str
+    channel: str
+    ts: str | None = None
+    approval: str | None = None
+    shown: str = ""
+    language: str = ""
+    at: float = 0.0
+    settled_at: float | None = None
+
+
 _b = sa.bindparam
 _CLOCK = sa.text("SELECT extract(epoch FROM clock_timestamp())")
 _APPEND = sa.insert(_event)
@@ -191,6 +210,7 @@ _DUE = (
     sa.select(_conversation.c.id)
     .join_from(_conversation, _inbox, _inbox.c.conversation == _conversation.c.id)
     .where(_inbox.c.done_at.is_(None) & (_inbox.c.wake_at <= _b("now")) & (_conversation.c.lease_until < _b("now")))
+    .where(_conversation.c.id.startswith(_b("among"), autoescape=False))
     .order_by(_inbox.c.id)
     .limit(1)
     .with_for_update(skip_locked=True, of=_conversation)
@@ -217,6 +237,7 @@ class _Upserts:
     lock: Any
     attempt: Any
     decision: Any
+    post: Any
 
 
 @cache
@@ -244,6 +265,7 @@ def _upserts(dialect: str) -> _Upserts:
         ).returning(_lock.c.target),
         attempt=insert(_attempt).on_conflict_do_nothing().returning(_attempt.c.id),
         decision=insert(_decision).on_conflict_do_nothing(),
+        post=insert(_post).on_conflict_do_nothing().returning(_post.c.key),
     )
 
 
@@ -355,16 +377,59 @@ class Transaction:
         later = {"wake_at": self.now() + seconds, "tries": _inbox.c.tries + 1}
         self._c.execute(sa.update(_inbox).where(_inbox.c.id == item).values(**later))
 
-    def claim(self, owner: str) -> str | None:
-        """Leases to `owner` the conversation that has waited longest and that nobody works on. None: nothing is due."""
+    def claim(self, owner: str, among: str = "") -> str | None:
+        """Leases to `owner` the conversation that has waited longest and that nobody works on. None: nothing is due.
+
+        `among` is what the ids of those begin with that may be claimed.
+        """
         now = self.now()
-        found = self._run(_CLAIM, {"mine": owner, "until": now + LEASE, "now": now})
+        found = self._run(_CLAIM, {"mine": owner, "until": now + LEASE, "now": now, "among": among})
         if not found:
             return None
         conversation = str(found[0][0])
         here = (_inbox.c.conversation == conversation) & _inbox.c.done_at.is_(None) & (_inbox.c.wake_at <= now)
         self._c.execute(sa.update(_inbox).where(here).values(tries=_inbox.c.tries + 1))
         return conversation
+
+    def bury(self, among: str) -> int:
+        """Frees the conversations of processes of this machine that are gone, and that something waits in."""
+        held = _conversation.c.owner.is_not(None) & _conversation.c.id.startswith(among)
+        waits = sa.exists().where((_inbox.c.conversation == _conversation.c.id) & _inbox.c.done_at.is_(None))
+        rows = self._c.execute(sa.select(_conversation.c.id, _conversation.c.owner).where(held & waits)).all()
+        dead = [(conversation, owner) for conversation, owner in rows if is_dead(owner)]
+        for conversation, owner in dead:
+            self.release(conversation, owner)
+        return len(dead)
+
+    # Messages of ours in Slack.
+
+    def begin_post(self, post: Post) -> Post | None:
+        """Puts on record that a message is about to be posted; the one on record, where there was one."""
+        row = {name: getattr(post, name) for name in Post.__slots__} | {"at": self.now()}
+        return None if self._run(self._upserts.post, row) else self.post(post.key)
+
+    def post(self, key: str) -> Post | None:
+        row = self._c.execute(sa.select(_post).where(_post.c.key == key)).one_or_none()
+        return Post(*row) if row else None
+
+    def posts(self, *, conversation: str | None = None, approval: str | None = None) -> list[Post]:
+        query = sa.select(_post).order_by(_post.c.at)
+        if conversation is not None:
+            query = query.where(_post.c.conversation == conversation)
+        if approval is not None:
+            query = query.where(_post.c.approval == approval)
+        return [Post(*row) for row in self._c.execute(query)]
+
+    def unsettled(self, among: str, limit: int = 200) -> list[Post]:
+        """Cards that may have to change, oldest first."""
+        card = _post.c.settled_at.is_(None) & _post.c.approval.is_not(None) & _post.c.conversation.startswith(among)
+        return [Post(*row) for row in self._c.execute(sa.select(_post).where(card).order_by(_post.c.at).limit(limit))]
+
+    def posted(self, key: str, ts: str, shown: str | None = None, *, settled: bool = False) -> None:
+        """What a message is known by, and what it shows."""
+        values: dict[str, Any] = {"ts": ts, "settled_at": self.now() if settled else None}
+        values |= {} if shown is None else {"shown": shown}
+        self._c.execute(sa.update(_post).where(_post.c.key == key).values(**values))
 
     # Approvals.
 

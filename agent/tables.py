@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration: what a database of this program says of itself."""
 
 metadata = sa.MetaData()
@@ -111,4 +111,24 @@ lock = sa.Table(
     sa.Column("target", sa.String, primary_key=True),
     sa.Column("owner", sa.String),
     sa.Column("until", sa.Float, nullable=False, server_default="0"),
+)
+slack_post = sa.Table(
+    "slack_post",
+    metadata,
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("conversation", sa.String, nullable=False, index=True),
+    sa.Column("channel", sa.String, nullable=False),
+    # Unknown from the moment before it is posted until Slack has answered.
+    sa.Column("ts", sa.String),
+    sa.Column("approval", sa.String, index=True),
+    sa.Column("shown", sa.String, nullable=False, server_default=""),
+    sa.Column("language", sa.String, nullable=False, server_default=""),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("settled_at", sa.Float),
+)
+sa.Index(
+    "slack_post_open",
+    slack_post.c.at,
+    sqlite_where=slack_post.c.settled_at.is_(None),
+    postgresql_where=slack_post.c.settled_at.is_(None),
 )
