@@ -120,10 +120,12 @@ class Agent:
         by: Identity | None = None,
         key: str | None = None,
         owner: str | None = None,
+        hold: bool = False,
     ) -> AsyncGenerator[AgentEvent]:
         """A person's message, to the model's last word or to a card. `text` None goes on with what a crash left.
 
         `key` names a message that may come more than once: it has one turn. `owner` holds the session's lease already.
+        `hold`: the caller gives that up, and finishes what `key` names, once it has shown what came of it.
         Raises nothing of ours: errors come as `Failed`, last.
         """
         by = by or Identity.os_user()
@@ -142,7 +144,7 @@ class Agent:
             yield self._error(error, self.words_of(session))
             return
         turn = self._advance(session, first, by)
-        guarded = self._guarded(session, turn, first, owner=owner or "", keeps=keeps)
+        guarded = self._guarded(session, turn, first, owner=owner or "", keeps=keeps, hold=key if hold else None)
         # Whoever stops listening ends the turn there and then, not when somebody collects it.
         async with contextlib.aclosing(guarded) as events:
             async for event in events:
@@ -157,11 +159,19 @@ class Agent:
         confirm: str | None = None,
         reason: str | None = None,
         interactive: bool = True,
+        key: str | None = None,
+        owner: str | None = None,
+        decided: Callable[[], None] | None = None,
+        language: Language | None = None,
     ) -> AsyncGenerator[AgentEvent]:
-        """A person's decision on a card, and the turn that goes on from it. Anything but "approve" is a no."""
+        """A person's decision on a card, and the turn that goes on from it. Anything but "approve" is a no.
+
+        `key` and `owner` are the inbox's item and the lease of a caller that holds both to the end, as with `advance`;
+        the item is taken by the decision. `decided` is called when that is on record, and nothing has run yet.
+        """
         by = by or Identity.os_user()
         reason = reason and self.settings.redact(reason)
-        owner = make_owner()
+        hold, owner = None if owner is None else key, owner or make_owner()
         held: list[Transcript] = []
 
         def lease(tx: Transaction, conversation: str) -> bool:
@@ -169,6 +179,8 @@ class Agent:
             known = Transcript(language=self._locale)
             if self._take(tx, conversation, owner, known, None) is None:
                 held.append(known)
+            if hold is not None:
+                self._take_decision(tx, conversation, hold, known if held else None)
             return bool(held)
 
         deciding = asyncio.ensure_future(
@@ -179,20 +191,30 @@ class Agent:
         try:
             approval = await asyncio.shield(deciding)
         except AgentError as error:
-            yield self._error(error, self.words())
+            yield self._error(error, self.words(language))
             return
         except asyncio.CancelledError:
             await shielded(self._undecide(deciding, owner))
             raise
+        if decided is not None:
+            decided()
         # Where the lease had to be waited for, others may have run it since it was read.
         turn = self._resume(approval, by, fresh=bool(held))
-        guarded = self._guarded(approval.conversation, turn, owner=owner, held=held)
+        guarded = self._guarded(approval.conversation, turn, owner=owner, held=held, hold=hold)
         try:
             async with contextlib.aclosing(guarded) as events:
                 async for event in events:
                     yield event
         finally:
             await self.gate.forget(approval)
+
+    @staticmethod
+    def _take_decision(tx: Transaction, conversation: str, key: str, known: Transcript | None) -> None:
+        """Part of the commit of a decision: from here on its item goes on with the turn, and never decides again."""
+        item = tx.item(key)
+        if known is None or item is None:
+            raise SessionBusy(session=conversation)
+        tx.take(item.id, known.last)
 
     async def _undecide(self, deciding: "asyncio.Future[Approval]", owner: str) -> None:
         """Whoever stops while a decision is being stored stops what it would have begun."""
@@ -232,11 +254,13 @@ class Agent:
         owner: str = "",
         held: Sequence[Transcript] = (),
         keeps: bool = False,
+        hold: str | None = None,
     ) -> AsyncGenerator[AgentEvent]:
         """The turn under the conversation's lease, with its errors as events. `first` is what a message begins with;
-        `held` is the transcript where `owner` has the lease already; `keeps`: a turn that is stopped is begun again."""
+        `held` is the transcript where `owner` has the lease already; `keeps`: a turn that is stopped is begun again.
+        `hold` names the inbox's item of a caller that keeps it, and the lease, to itself."""
         owner = owner or make_owner()
-        beat, transcript = None, Transcript()
+        beat, transcript = None, Transcript(hold=hold)
         last: list[AgentEvent] = []
         try:
             try:
@@ -245,7 +269,7 @@ class Agent:
                 else:
                     await self._lease(session, owner, first)
                 beat, transcript = _Beat(self.journal, session, owner), self._transcripts[session]
-                self._live[session], transcript.parted = owner, False
+                self._live[session], transcript.parted, transcript.hold = owner, False, hold
                 async with contextlib.aclosing(turn):
                     async for event in turn:
                         # A card or a last word is shown once it is stored and the conversation is free again.
@@ -259,10 +283,10 @@ class Agent:
                 taken_over = keeps and isinstance(error, SessionBusy)
                 raise _Ended(taken_over) from None
         except _Ended as ended:
-            over = () if ended.args[0] else self._over(transcript, first, keeps, failed=True)
+            over = () if ended.args[0] or hold else self._over(transcript, first, keeps, failed=True)
             await self._release(session, owner, beat, transcript, failed=True, over=over)
         except BaseException:
-            over = self._over(transcript, first, keeps, failed=False)
+            over = () if hold else self._over(transcript, first, keeps, failed=False)
             await self._release(session, owner, beat, transcript, failed=True, over=over)
             raise
         else:
@@ -299,14 +323,16 @@ class Agent:
         def end(tx: Transaction) -> None:
             transcript.save(session, tx)
             tx.finish([item.id for item in map(tx.item, over) if item is not None])
-            tx.release(session, owner)
+            if transcript.hold is None:
+                tx.release(session, owner)
 
         try:
             await self.journal.write(end)
         except AgentError:
             self._forget(session, transcript)
-            with contextlib.suppress(AgentError):
-                await self.journal.write(lambda tx: tx.release(session, owner))
+            if transcript.hold is None:
+                with contextlib.suppress(AgentError):
+                    await self.journal.write(lambda tx: tx.release(session, owner))
             if not failed:
                 raise
 
@@ -353,18 +379,24 @@ class Agent:
             return other
         for event in tx.events(session, known.last):
             known.take(event)
-        known.queue = tx.waiting(session)
+        waiting = tx.waiting(session)
+        known.queue = [*takewhile(_is_message, waiting)]
         if first is None:
             return None
-        if not (known.queue or known.open or first.stored):
+        if not (waiting or known.open or first.stored):
             # The usual case: the event is the record, and nothing has to wait.
             known.add(*first.events(known))
             known.save(session, tx)
             return None
         if not first.stored:
             first.store(session, tx)
-            known.queue = tx.waiting(session)
+            waiting = tx.waiting(session)
+        known.queue = [*takewhile(_is_message, waiting)]
         keys = [item.key for item in known.queue]
+        if first.key in [item.key for item in waiting[len(keys) :]]:
+            # A click came before it, which belongs to whoever takes clicks.
+            tx.release(session, owner)
+            return owner
         if keys == [first.key] and known.queue[0].seq is None and not known.open:
             known.add(*first.events(known))
             known.taken.append((known.queue[0].id, known.last))
@@ -471,8 +503,7 @@ class Agent:
         if not _is_reply(transcript.messages[-1]):
             async for event in self._think(session, transcript, by):
                 yield event
-        transcript.done.append(item.id)
-        transcript.working = ""
+        transcript.finish(item)
 
     async def _stay(
         self, session: str, transcript: Transcript, item: Item, answer: str, by: Identity
@@ -480,8 +511,7 @@ class Agent:
         """Answers what was said beside a card, and shows the card again."""
         transcript.add(event_of(transcript, "aside", {"content": item.body["text"], "answer": answer}, by.key))
         transcript.taken.append((item.id, transcript.last))
-        transcript.done.append(item.id)
-        transcript.working = ""
+        transcript.finish(item)
         yield Text(answer)
         yield Reply(answer)
         for approval in await self._waiting(session):
@@ -866,15 +896,12 @@ class Agent:
 
     # Messages.
 
-    def _messages(self, session: str, transcript: Transcript) -> bytes:
+    def _messages(self, session: str, transcript: Transcript) -> list[bytes]:
         language = self._language(session)
         if language not in self._systems:
             text = self.words(language).system(read_only=self.settings.read_only)
             self._systems[language] = to_json({"role": "system", "content": text})
-        # Brackets go on the ends first, so that a long history is copied once.
-        messages = [b"[" + self._systems[language], *transcript.messages]
-        messages[-1] += b"]"
-        return b",".join(messages)
+        return [self._systems[language], *transcript.messages]
 
     async def _workspace(self) -> dict[str, Json]:
         """Channels and templates, at most 50 each. They may be a minute old: previews read their own."""
@@ -906,7 +933,7 @@ class Agent:
         def part(tx: Transaction) -> None:
             transcript.save(session, tx)
             # Where more waits for its turn, the turn goes on.
-            if not (transcript.working or transcript.queue):
+            if transcript.hold is None and not (transcript.working or transcript.queue):
                 tx.release(session, owner)
                 transcript.parted = True
 
@@ -927,6 +954,10 @@ class Agent:
         """The model's id where it is new in this conversation; some servers count from zero in every answer."""
         usable = re.fullmatch(r"[A-Za-z0-9_-]{1,64}", given) and given not in transcript.ids
         return given if usable else f"call_{transcript.last + 1}_{at}"
+
+
+def _is_message(item: Item) -> bool:
+    return item.kind == "message"
 
 
 def _is_reply(message: bytes) -> bool:

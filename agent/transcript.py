@@ -26,7 +26,8 @@ class Transcript:
     """A conversation as the model sees it: messages as bytes that only grow, and the calls that lack an answer.
 
     `queue` is what came in and waits for a turn; `taken` and `done` are items whose state the next commit stores,
-    `working` is the key of the one whose turn it is. `parted`: a card was stored, and the lease given up with it.
+    `working` is the key of the one whose turn it is, `hold` of one that its caller finishes. `parted`: a card was
+    stored, and the lease given up with it.
     """
 
     last: int = 0
@@ -46,12 +47,19 @@ class Transcript:
     done: list[int] = field(default_factory=list)
     working: str = ""
     parted: bool = False
+    hold: str | None = None
 
     def add(self, *events: Event) -> None:
         """Events that the next commit stores: what a crash would lose before it is only repeated or read back."""
         for event in events:
             self.take(event)
             self.unsaved.append(event)
+
+    def finish(self, item: Item) -> None:
+        """The turn of an item is over."""
+        self.working = ""
+        if item.key != self.hold:
+            self.done.append(item.id)
 
     def save(self, session: str, tx: Transaction) -> None:
         """Part of whatever transaction comes next; everything that leaves the process comes after one."""
