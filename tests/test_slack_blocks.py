@@ -316,8 +316,10 @@ def test_folded_warnings_are_counted_and_one_click_away() -> None:
     found = asked(warnings=["one", "two", "three"], folded=["four", "five"])
     message = card_message(found, EN, mention=[], state=WAITS)
     shown = reads(message)
-    assert "⚠ 2 more warnings" in shown
+    assert "⚠ 2 more warnings are under “Show everything”." in shown
     assert "four" not in shown
+    decided = reads(card_message(found, EN, mention=[], state=CardState("denied", ANA, 0.0, "")))
+    assert "⚠ 2 more warnings.\n" in decided
     assert actions(message)[-1] == ui.DETAILS
     assert "⚠ five" in reads(details_modal(found, EN))
     assert "⚠ five" in reads(confirm_modal(found, EN, private_metadata=""))

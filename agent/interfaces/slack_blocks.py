@@ -125,7 +125,10 @@ def card_message(
     """
     head = [*([context(shown(note))] if note else []), heading(asked.card.headline, words)]
     foot = _status(asked, words, mention, state)
-    content, cut = _content(asked, words, MESSAGE_ROOM - cost([*head, *foot, *_buttons(asked, words, state, cut=True)]))
+    taken = cost([*head, *foot, *_buttons(asked, words, state, cut=True)])
+    # What is left out is one click away, as long as there is something to click.
+    where = words.say("slack.details") if state.state == "pending" else ""
+    content, cut = _content(asked, words, MESSAGE_ROOM - taken, where)
     blocks = [*head, *content, *foot, *_buttons(asked, words, state, cut=cut)]
     return {"text": _notice(asked, words, state), "blocks": blocks}
 
@@ -199,24 +202,25 @@ class _Row:
     text: str
 
 
-def _content(asked: ApprovalAsked, words: Words, room: int) -> tuple[list[Block], bool]:
-    """What has changed, what is doubtful, the facts; and whether anything of that is left out here."""
+def _content(asked: ApprovalAsked, words: Words, room: int, where: str) -> tuple[list[Block], bool]:
+    """What has changed, what is doubtful, the facts; and whether anything of that is left out here. `where` names the
+    button that shows it."""
     card = asked.card
     rows, cut = _rows(asked, words, value=1_000, message=2_000)
     # Facts have their share; warnings may take what facts don't need.
     needed = min(cost(_facts(rows, grid=len(rows) <= _GRID)), _FACTS_ROOM)
-    alerts, left = _alerts([*card.drift, *card.warnings], len(card.folded), words, room - needed)
-    facts, missing = _fitting(rows, words, room - cost(alerts))
+    alerts, left = _alerts([*card.drift, *card.warnings], len(card.folded), words, room - needed, where)
+    facts, missing = _fitting(rows, words, room - cost(alerts), where=where)
     return [*alerts, *facts], cut or left or missing
 
 
-def _alerts(lines: Sequence[str], folded: int, words: Words, room: int) -> tuple[list[Block], bool]:
+def _alerts(lines: Sequence[str], folded: int, words: Words, room: int, where: str = "") -> tuple[list[Block], bool]:
     whole = [f"⚠ {line}" for line in lines]
     told = [clip(line, 1_000, words) for line in whole]
 
     def blocks(count: int) -> list[Block]:
         left = len(told) - count + folded
-        more = [words.say("slack.more_alerts", count=left, details=words.say("slack.details"))] if left else []
+        more = [words.say("slack.more_alerts", count=left, details=where)] if left else []
         return [section(text) for text in chunks([*told[:count], *more], 3_000)]
 
     count = _most(len(told), lambda number: cost(blocks(number)) <= room)
@@ -240,7 +244,9 @@ def _rows(asked: ApprovalAsked, words: Words, *, value: int, message: int) -> tu
     return clipped, clipped != rows
 
 
-def _fitting(rows: Sequence[_Row], words: Words, room: int, most: int = 35) -> tuple[list[Block], bool]:
+def _fitting(
+    rows: Sequence[_Row], words: Words, room: int, most: int = 35, where: str = ""
+) -> tuple[list[Block], bool]:
     """All facts, or the first and the last of them with how many are left out between; in at most `most` blocks."""
 
     grid = len(rows) <= _GRID
@@ -249,7 +255,7 @@ def _fitting(rows: Sequence[_Row], words: Words, room: int, most: int = 35) -> t
         if count == len(rows):
             return _facts(rows, grid=grid)
         first, last = rows[: max(0, count - _LAST)], rows[len(rows) - min(count, _LAST) :]
-        told = words.say("slack.more_facts", count=len(rows) - count, details=words.say("slack.details"))
+        told = words.say("slack.more_facts", count=len(rows) - count, details=where)
         return [*_facts(first, grid=grid), section(told), *_facts(last, grid=grid)]
 
     count = _most(len(rows), lambda number: cost(blocks := some(number)) <= room and len(blocks) <= most)
