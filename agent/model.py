@@ -7,7 +7,7 @@ would get dearer as the history grows. The SDK still does the connection, the ke
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from http.cookiejar import CookieJar
@@ -54,14 +54,19 @@ class Completion:
     usage: Mapping[str, Json] = field(default_factory=dict)
 
 
+def array(messages: Iterable[bytes]) -> bytes:
+    """Messages, each as JSON, as one JSON array."""
+    return b"[" + b",".join(messages) + b"]"
+
+
 class Model(Protocol):
-    """`name` is shown to people. `complete` takes a JSON array of chat messages and yields text as it comes, then one
-    Completion, last. It raises ModelError."""
+    """`name` is shown to people. `complete` takes chat messages, each as JSON, at least one, and yields text as it
+    comes, then one Completion, last. It raises ModelError."""
 
     @property
     def name(self) -> str: ...
 
-    def complete(self, messages: bytes) -> AsyncIterator[str | Completion]: ...
+    def complete(self, messages: Sequence[bytes]) -> AsyncIterator[str | Completion]: ...
 
     async def aclose(self) -> None: ...
 
@@ -89,7 +94,7 @@ class OpenAIModel:
         self._options: Any = {"headers": untold}
         # Whole, since joining it to the base again for every request is a tenth of the request's cost.
         self._url = f"{str(client.base_url).rstrip('/')}/chat/completions"
-        self._head = to_json({**flags, "tools": tools})[:-1] + b',"messages":'
+        self._head = to_json({**flags, "tools": tools})[:-1] + b',"messages":['
 
     @property
     def name(self) -> str:
@@ -98,11 +103,14 @@ class OpenAIModel:
     async def aclose(self) -> None:
         await self._client.close()
 
-    async def complete(self, messages: bytes) -> AsyncIterator[str | Completion]:
+    async def complete(self, messages: Sequence[bytes]) -> AsyncIterator[str | Completion]:
         import aiohttp
         import openai
 
-        body = b"".join((self._head, messages, b"}"))
+        # What goes around them is put on the ends, so that a long history is copied once.
+        parts = [self._head + messages[0], *messages[1:]]
+        parts[-1] += b"]}"
+        body = b",".join(parts)
         try:
             if not self._stream:
                 completion = _whole(from_json(await self._post(body)))

@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,7 +94,7 @@ class Metered:
     def name(self) -> str:
         return self._model.name
 
-    async def complete(self, messages: bytes) -> AsyncIterator[str | Completion]:
+    async def complete(self, messages: Sequence[bytes]) -> AsyncIterator[str | Completion]:
         began = time.monotonic()
         self._trace.model_calls += 1
         try:

@@ -18,7 +18,7 @@ class Scripted:
         self.left, self._number = list(answers), 0
         self.created: Callable[[str], str | None] = lambda title: None
 
-    async def complete(self, messages: bytes) -> AsyncIterator[str | Completion]:
+    async def complete(self, messages: Sequence[bytes]) -> AsyncIterator[str | Completion]:
         if not self.left:
             raise CaseError("the solution has no answer left")
         answer = self.left.pop(0)

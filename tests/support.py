@@ -13,7 +13,7 @@ from pydantic_core import from_json, to_json
 
 from agent.journal import Journal
 from agent.loop import Agent, AgentEvent, ApprovalAsked, Failed, ToolResult
-from agent.model import Call, Completion
+from agent.model import Call, Completion, array
 from agent.platica import Platica, Wire
 from agent.sandbox.api import SandboxTransport, create_app
 from agent.sandbox.seed import LOCAL_KEY
@@ -62,8 +62,8 @@ class ScriptedModel:
         self.script: list[Any] = list(script)
         self.seen: list[list[dict[str, Any]]] = []
 
-    async def complete(self, messages: bytes) -> AsyncIterator[str | Completion]:
-        self.seen.append(from_json(messages))
+    async def complete(self, messages: Sequence[bytes]) -> AsyncIterator[str | Completion]:
+        self.seen.append(from_json(array(messages)))
         answer = self.script.pop(0) if self.script else "(nothing more)"
         if isinstance(answer, Exception):
             raise answer

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ from agent.operations import openai_tools
 from tests.support import Loopback, Served, http_answer
 
 KEY = "sk-proj-S3cr3tS3cr3tS3cr3t"
-MESSAGES = b'[{"role":"system","content":"Eres un agente"},{"role":"user","content":"\xc2\xa1Hola!"}]'
+MESSAGES = [b'{"role":"system","content":"Eres un agente"}', b'{"role":"user","content":"\xc2\xa1Hola!"}']
 TOOLS = openai_tools()
 NAME = "gpt-5-mini"
 
@@ -108,7 +108,7 @@ async def endpoint(
             await model.aclose()
 
 
-async def ask(model: OpenAIModel, messages: bytes = MESSAGES) -> tuple[list[str], Completion]:
+async def ask(model: OpenAIModel, messages: Sequence[bytes] = MESSAGES) -> tuple[list[str], Completion]:
     """The pieces of text, and the completion, which is last and only."""
     *pieces, last = [piece async for piece in model.complete(messages)]
     assert isinstance(last, Completion)
@@ -136,21 +136,21 @@ async def failure(behave: Behave | bytes, **more: Any) -> ModelError:
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_the_body_is_the_head_and_the_messages(stream: bool) -> None:
-    messages = '[{"role":"user","content":"a\u2028b ☕ \\u00e1"}]'.encode()
+    messages = [b'{"role":"system","content":"s"}', '{"role":"user","content":"a\u2028b ☕ \\u00e1"}'.encode()]
     good = in_chunks([sse(chunk({"content": "ok"}, "stop"))]) if stream else http_answer(200, whole({"content": "ok"}))
     async with endpoint(good, stream=stream) as (model, server):
         await ask(model, messages)
-        await ask(model, b"[]")
+        await ask(model, messages[:1])
     first, second = server.seen
     assert (first.method, first.target) == ("POST", "/v1/chat/completions")
     assert first.headers["authorization"] == f"Bearer {KEY}"
     assert first.headers["content-type"] == "application/json"
     body = json.loads(first.body)
     flags = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
-    assert body == {"model": NAME, "tools": TOOLS, "messages": json.loads(messages), **flags}
+    assert body == {"model": NAME, "tools": TOOLS, "messages": [json.loads(m) for m in messages], **flags}
     # The messages go out as they are, byte by byte, and all before them is the same each time.
-    assert first.body.endswith(b',"messages":' + messages + b"}")
-    assert second.body == first.body.replace(messages, b"[]")
+    assert first.body.endswith(b',"messages":[' + b",".join(messages) + b"]}")
+    assert second.body == first.body.replace(b"," + messages[1], b"")
     assert model.name == NAME
 
 

@@ -62,9 +62,8 @@ class Talk:
     async def go_on(self) -> Call | str:
         """To the next words, or to the next call that is no look-up."""
         while True:
-            pieces = [
-                piece async for piece in RuleModel(clock=lambda: NOW).complete(json.dumps(self.messages).encode())
-            ]
+            said = [json.dumps(message).encode() for message in self.messages]
+            pieces = [piece async for piece in RuleModel(clock=lambda: NOW).complete(said)]
             completion = pieces[-1]
             assert isinstance(completion, Completion)
             assert "".join(piece for piece in pieces[:-1] if isinstance(piece, str)) == completion.text
@@ -526,7 +525,7 @@ async def test_audience_shows_names_and_phones() -> None:
 async def test_no_list_no_guess() -> None:
     talk = Talk()
     talk.messages.append({"role": "user", "content": "borra promo verano"})
-    pieces = [piece async for piece in RuleModel().complete(json.dumps(talk.messages).encode())]
+    pieces = [piece async for piece in RuleModel().complete([json.dumps(m).encode() for m in talk.messages])]
     (call,) = pieces[-1].calls  # type: ignore[union-attr]
     made = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
     talk.messages.append({"role": "assistant", "content": None, "tool_calls": [made]})

@@ -25,8 +25,8 @@ async def examine(agent: Agent, words: Words) -> AsyncIterator[tuple[str, str, s
     for name, path in (("campaigns", "campaigns"), ("channels", "channels"), ("templates", "templates")):
         yield await _look(agent, words, name, f"/v1/{path}")
     try:
-        hello = b'[{"role":"user","content":"Say OK."}]'
-        async for piece in agent.model.complete(hello):
+        hello = b'{"role":"user","content":"Say OK."}'
+        async for piece in agent.model.complete([hello]):
             if isinstance(piece, Completion):
                 yield say("doctor.model"), agent.model.name, ""
     except AgentError as error:

@@ -10,7 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from agent.domain import Json
-from agent.model import Call, Completion
+from agent.model import Call, Completion, array
 from agent.sandbox import words
 from agent.sandbox.sentence import NAMING, READS, Frame, Sentence, category_words, decide, points_back
 from agent.sandbox.slots import (
@@ -1298,8 +1298,8 @@ class RuleModel:
     async def aclose(self) -> None:
         """Nothing to close."""
 
-    async def complete(self, messages: bytes) -> AsyncIterator[str | Completion]:
-        conversation = read_conversation(messages)
+    async def complete(self, messages: Sequence[bytes]) -> AsyncIterator[str | Completion]:
+        conversation = read_conversation(array(messages))
         if not conversation.turns:
             conversation.turns.append(Turn("hola"))
         answer = Mind(conversation, self._clock).next()

@@ -98,7 +98,7 @@ class Player:
         return Played(last, "(no end)")
 
     async def _complete(self, messages: Sequence[Mapping[str, Any]]) -> Completion:
-        async for piece in self._model.complete(json.dumps(messages).encode()):
+        async for piece in self._model.complete([json.dumps(message).encode() for message in messages]):
             if isinstance(piece, Completion):
                 return piece
         raise AssertionError("no completion")

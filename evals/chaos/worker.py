@@ -119,8 +119,8 @@ class Clerk:
 
     name = "clerk"
 
-    async def complete(self, messages: bytes) -> AsyncIterator[str | Completion]:
-        last = from_json(messages)[-1]
+    async def complete(self, messages: Sequence[bytes]) -> AsyncIterator[str | Completion]:
+        last = from_json(messages[-1])
         if last["role"] == "tool":
             text = f"It ended as: {from_json(last['content'])['outcome']}."
             yield text
