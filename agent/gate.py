@@ -370,23 +370,28 @@ class Gate:
             target = self._target(parse_stored(approval.tool, approval.calls[0]["arguments"]))
             await shielded(self._journal.write(lambda tx: tx.unlock(target, found[0])))
 
+    def entitled(self, approval: Approval, by: Identity) -> DecisionRefused | None:
+        """Why this person can't decide it, whatever the decision."""
+        return None if by.kind in approval.deciders else DecisionRefused("not_entitled", approval=approval.id)
+
     def _may_decide(
         self, approval: Approval, by: Identity, approve: bool, interactive: bool, confirm: str | None
     ) -> DecisionRefused | None:
-        if by.kind not in approval.deciders:
-            return DecisionRefused("not_entitled", approval=approval.id)
+        if (refused := self.entitled(approval, by)) is not None:
+            return refused
         if not self._same_target(approval):
             return DecisionRefused("other_target", approval=approval.id, base_url=approval.base_url)
         if approve and not interactive and not self._settings.allow_noninteractive_approve:
             return DecisionRefused("not_interactive", approval=approval.id)
-        return self._unconfirmed(approval, confirm) if approve else None
+        return self.unconfirmed(approval, confirm) if approve else None
 
     def _same_target(self, approval: Approval) -> bool:
         mine = (self._platica.base_url, self._platica.workspace or "", self._settings.key_id)
         return mine == (approval.base_url, approval.workspace, approval.key_id)
 
     @staticmethod
-    def _unconfirmed(approval: Approval, typed: str | None) -> DecisionRefused | None:
+    def unconfirmed(approval: Approval, typed: str | None) -> DecisionRefused | None:
+        """Why what was typed doesn't do, where a card wants something typed."""
         preview = Preview.load(approval.preview)
         if preview.confirm == "yes":
             return None

@@ -302,6 +302,10 @@ class Transaction:
         row = {"conversation": conversation, "mine": owner, "until": self.now() + LEASE}
         return bool(self._run(_RENEW, row))
 
+    def knows(self, conversation: str) -> bool:
+        """Whether anything was ever said in it."""
+        return self._c.scalar(sa.select(_conversation.c.id).where(_conversation.c.id == conversation)) is not None
+
     def owner(self, conversation: str) -> str | None:
         return self._c.scalar(sa.select(_conversation.c.owner).where(_conversation.c.id == conversation))
 

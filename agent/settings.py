@@ -72,6 +72,17 @@ class Settings(BaseSettings):
     cost_per_message: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
     cost_currency: str = "MXN"
 
+    slack_bot_token: Annotated[SecretStr | None, Field(validation_alias=_plain("SLACK_BOT_TOKEN"))] = None
+    slack_app_token: Annotated[SecretStr | None, Field(validation_alias=_plain("SLACK_APP_TOKEN"))] = None
+    slack_signing_secret: Annotated[SecretStr | None, Field(validation_alias=_plain("SLACK_SIGNING_SECRET"))] = None
+    slack_api_url: str = "https://slack.com/api/"
+    slack_turns: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Turns of different threads at the same time, in one process."""
+    slack_ping: Annotated[float, Field(gt=0, le=60)] = 10.0
+    """Seconds between two signs of life on a socket; without an answer to some of them it is made anew."""
+    slack_sweep: Annotated[float, Field(gt=0, le=60)] = 3.0
+    """Seconds between two looks at whether cards still show what is so."""
+
     @field_validator("timezone")
     @classmethod
     def _zone_exists(cls, value: str) -> str:
@@ -81,7 +92,7 @@ class Settings(BaseSettings):
             raise ValueError("it is not a time zone name such as UTC") from None
         return value
 
-    @field_validator("platica_base_url", "openai_base_url")
+    @field_validator("platica_base_url", "openai_base_url", "slack_api_url")
     @classmethod
     def _web_address(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
@@ -91,7 +102,7 @@ class Settings(BaseSettings):
             raise ValueError("it must hold no user name or password")
         return value.rstrip("/") if value else value
 
-    @field_validator("platica_api_key", "openai_api_key")
+    @field_validator("platica_api_key", "openai_api_key", "slack_bot_token", "slack_app_token", "slack_signing_secret")
     @classmethod
     def _header_value(cls, value: SecretStr | None) -> SecretStr | None:
         """A line end copied with a key would break every request, and libraries quote what they can't send."""
@@ -159,7 +170,8 @@ class Settings(BaseSettings):
     def redact(self, text: str) -> str:
         """`text` without the keys of these settings and without anything else that has the form of a key: people paste
         them where they don't belong, and servers quote those that they don't accept."""
-        for key in (self.platica_api_key, self.openai_api_key):
+        slack = (self.slack_bot_token, self.slack_app_token, self.slack_signing_secret)
+        for key in (self.platica_api_key, self.openai_api_key, *slack):
             for part in spellings(key.get_secret_value()) if key else ():
                 text = text.replace(part, "[key]")
         return without_keys(text)
