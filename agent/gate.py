@@ -372,7 +372,9 @@ class Gate:
 
     def entitled(self, approval: Approval, by: Identity) -> DecisionRefused | None:
         """Why this person can't decide it, whatever the decision."""
-        return None if by.kind in approval.deciders else DecisionRefused("not_entitled", approval=approval.id)
+        if by.kind not in approval.deciders:
+            return DecisionRefused("not_entitled", approval=approval.id)
+        return None
 
     def _may_decide(
         self, approval: Approval, by: Identity, approve: bool, interactive: bool, confirm: str | None
