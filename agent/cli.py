@@ -644,6 +644,60 @@ def sandbox(
     return ANSWERED
 
 
+slack_app = typer.Typer(
+    name="slack",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    help="The Slack bot: the same agent and the same gate, in direct messages and threads.",
+)
+app.add_typer(slack_app)
+DAY = 86_400.0
+
+
+@slack_app.callback()
+def slack(
+    context: typer.Context,
+    http: Annotated[int | None, typer.Option(help="Take events over HTTP on this port, not over a socket.")] = None,
+    health: Annotated[int | None, typer.Option(help="Answer /healthz on this port too.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> int:
+    """Run the Slack bot until it is stopped. Needs SLACK_BOT_TOKEN, and SLACK_APP_TOKEN or SLACK_SIGNING_SECRET."""
+    if context.invoked_subcommand is not None:
+        return ANSWERED
+    import logging
+
+    settings = Settings.read()
+    try:
+        import slack_bolt  # noqa: F401
+    except ImportError:
+        raise UsageError("setting", setting="slack", problem="pip install 'campaign-agent[slack]'") from None
+    from agent.interfaces.slack import SlackBot, secret
+
+    for name in ("SLACK_BOT_TOKEN", "SLACK_SIGNING_SECRET" if http is not None else "SLACK_APP_TOKEN"):
+        secret(settings, name)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    if "approval_ttl" not in settings.model_fields_set:
+        # People in Slack answer when they come by.
+        settings = settings.model_copy(update={"approval_ttl": DAY})
+
+    async def work(agent: "Agent") -> int:
+        await SlackBot(agent, http=http, health=health, host=host).run()
+        return ANSWERED
+
+    return _with_agent(settings, work)
+
+
+@slack_app.command("manifest")
+def slack_manifest(
+    url: Annotated[str | None, typer.Option(help="Public https address of --http; a socket without.")] = None,
+) -> int:
+    """Print the app's manifest, to paste at api.slack.com/apps."""
+    from agent.interfaces.slack_manifest import manifest
+
+    print(json.dumps(manifest(_words(Settings.read()), url=url), ensure_ascii=False, indent=2))
+    return ANSWERED
+
+
 @app.command()
 def doctor() -> int:
     """Check the set-up: settings, database, campaigns API, model. Changes nothing."""
