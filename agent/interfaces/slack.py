@@ -1,0 +1,259 @@
+"""The Slack bot as a process: Socket Mode or HTTP in front, the worker behind, and whether both are well."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from pydantic import SecretStr
+
+from agent.errors import UsageError
+from agent.interfaces.slack_cards import Cards
+from agent.interfaces.slack_listeners import Listeners
+from agent.interfaces.slack_manifest import EVENTS_PATH
+from agent.interfaces.slack_posts import Posts
+from agent.interfaces.slack_web import SlackRefused, SlackUnsure, Web
+from agent.interfaces.slack_worker import POLL, Worker
+from agent.loop import Agent
+from agent.settings import Settings
+
+log = logging.getLogger("agent.slack")
+
+STALE_AFTER = 3.0
+"""Intervals of pings without an answer after which a socket counts as dead."""
+REMAKE_AFTER = 6.0
+"""Intervals after which a dead socket is thrown away, in case that the SDK doesn't do it."""
+LOOK_WITHIN = 30.0
+"""Seconds within which the worker looks into the database when both are well."""
+CLOSE_WITHIN = 5.0
+
+
+def secret(settings: Settings, name: str) -> str:
+    """A token of these settings. Raises UsageError where it isn't set."""
+    value: SecretStr | None = getattr(settings, name.lower())
+    if value is None:
+        raise UsageError("setting", setting=name, problem="it is not set, and the Slack bot needs it")
+    return value.get_secret_value()
+
+
+class Sockets:
+    """Socket Mode: one connection that is watched, since a half-open network looks like silence."""
+
+    def __init__(self, app: Any, token: str, interval: float) -> None:
+        self._app, self._token, self._interval = app, token, interval
+        self._handler: Any = None
+        self._well_at = 0.0
+
+    async def open(self) -> None:
+        from slack_bolt.adapter.socket_mode.async_handler import AsyncSocketModeHandler
+
+        self._handler = AsyncSocketModeHandler(
+            self._app, self._token, logger=_silent("agent.slack.socket"), ping_interval=self._interval
+        )
+        await self._handler.connect_async()
+        self._well_at = time.monotonic()
+
+    async def is_well(self) -> bool:
+        client = self._handler.client
+        last = client.last_ping_pong_time
+        fresh = last is None or time.time() - last < self._interval * STALE_AFTER
+        return bool(fresh and await client.is_connected())
+
+    async def watch(self) -> None:
+        """Makes it anew where the SDK leaves it dead."""
+        while True:
+            await asyncio.sleep(self._interval)
+            if await self.is_well():
+                self._well_at = time.monotonic()
+            elif time.monotonic() - self._well_at > self._interval * REMAKE_AFTER:
+                log.warning("the socket is dead; a new one is made")
+                await self.aclose()
+                with contextlib.suppress(Exception):
+                    await asyncio.wait_for(self.open(), self._interval * REMAKE_AFTER)
+
+    async def aclose(self) -> None:
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._handler.close_async(), CLOSE_WITHIN)
+
+
+class SlackBot:
+    """`http` and `health` are ports to listen on (0: any); without `http` events come over a socket."""
+
+    def __init__(self, agent: Agent, *, http: int | None, health: int | None, host: str) -> None:
+        self._agent, self._settings = agent, agent.settings
+        self._http, self._health, self._host = http, health, host
+        self._sockets: Sockets | None = None
+
+    async def run(self) -> None:
+        """Until the process is told to stop. Raises UsageError where a setting is wrong."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await self._agent.journal.open()
+        async with self._connected() as web:
+            posts = Posts(web, self._agent.journal)
+            self._cards = Cards(self._agent, web, posts)
+            self._worker = Worker(self._agent, web, posts, self._cards)
+            listeners = Listeners(self._agent, web, self._cards, self._worker)
+            app = self._bolt(web)
+            listeners.register(app)
+            jobs = [asyncio.create_task(self._worker.run()), asyncio.create_task(self._sweep(web))]
+            try:
+                async with self._served(app, web):
+                    stopped = asyncio.create_task(stop.wait())
+                    done, _ = await asyncio.wait({stopped, *jobs}, return_when=asyncio.FIRST_COMPLETED)
+                    for job in done - {stopped}:
+                        job.result()
+            finally:
+                for job in jobs:
+                    job.cancel()
+                await asyncio.gather(*jobs, return_exceptions=True)
+                await listeners.aclose()
+
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Web]:
+        web = Web(secret(self._settings, "SLACK_BOT_TOKEN"), self._settings.slack_api_url)
+        try:
+            await web.open()
+        except SlackRefused as refused:
+            problem = f"Slack does not accept it: {refused.error}"
+            raise UsageError("setting", setting="SLACK_BOT_TOKEN", problem=problem) from None
+        except SlackUnsure as unsure:
+            problem = f"Slack can't be reached there: {unsure}"
+            raise UsageError("setting", setting="CAMPAIGN_AGENT_SLACK_API_URL", problem=problem) from None
+        try:
+            yield web
+        finally:
+            await web.aclose()
+
+    def _bolt(self, web: Web) -> Any:
+        from slack_bolt.async_app import AsyncApp
+        from slack_bolt.authorization import AuthorizeResult
+        from slack_sdk.web.async_client import AsyncWebClient
+
+        token = secret(self._settings, "SLACK_BOT_TOKEN")
+        who = AuthorizeResult(
+            enterprise_id=None, team_id=web.team, bot_token=token, bot_user_id=web.bot_user, bot_id=web.bot_id
+        )
+
+        async def authorize() -> AuthorizeResult:
+            # By itself Bolt asks Slack on the way to the acknowledgement, and loses the event where Slack errs.
+            return who
+
+        quiet = _silent("agent.slack.bolt")
+        return AsyncApp(
+            logger=quiet,
+            name="campaign-agent",
+            client=AsyncWebClient(None, self._settings.slack_api_url, logger=quiet, retry_handlers=[]),
+            signing_secret=secret(self._settings, "SLACK_SIGNING_SECRET") if self._http is not None else "unused",
+            authorize=authorize,
+            # By itself Bolt acknowledges events before their listener has stored anything.
+            process_before_response=True,
+            attaching_function_token_enabled=False,
+            attaching_conversation_kwargs_enabled=False,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _served(self, app: Any, web: Web) -> AsyncIterator[None]:
+        """Listens, and says where once it does."""
+        async with contextlib.AsyncExitStack() as stack:
+            told = [f"team={web.team}", f"bot={web.bot_user}"]
+            if self._http is None:
+                self._sockets = Sockets(app, secret(self._settings, "SLACK_APP_TOKEN"), self._settings.slack_ping)
+                await self._sockets.open()
+                stack.push_async_callback(self._sockets.aclose)
+                watching = asyncio.create_task(self._sockets.watch())
+                stack.callback(watching.cancel)
+            else:
+                url = await stack.enter_async_context(_listening(self._host, self._http, self._routes(app)))
+                told.append(f"events={url}{EVENTS_PATH}")
+            if self._health is not None:
+                url = await stack.enter_async_context(_listening(self._host, self._health, self._routes(None)))
+                told.append(f"health={url}/healthz")
+            print(" ".join(["ready", *told]), flush=True)
+            yield
+
+    def _routes(self, app: Any) -> Any:
+        from starlette.applications import Starlette
+        from starlette.requests import Request
+        from starlette.responses import JSONResponse, Response
+        from starlette.routing import Route
+
+        async def healthz(_: Request) -> Response:
+            found = await self.health()
+            return JSONResponse(found, 200 if all(found.values()) else 503)
+
+        routes = [Route("/healthz", healthz)]
+        if app is not None:
+            from slack_bolt.adapter.starlette.async_handler import AsyncSlackRequestHandler
+
+            handler = AsyncSlackRequestHandler(app)
+
+            async def events(request: Request) -> Response:
+                return await handler.handle(request)
+
+            routes.append(Route(EVENTS_PATH, events, methods=["POST"]))
+        return Starlette(routes=routes)
+
+    async def health(self) -> dict[str, bool]:
+        """What is well: the worker with its database, and the socket where there is one."""
+        found = {"worker": asyncio.get_running_loop().time() - self._worker.last_look < LOOK_WITHIN}
+        if self._http is None:
+            found["socket"] = self._sockets is not None and await self._sockets.is_well()
+        return found
+
+    async def _sweep(self, web: Web) -> None:
+        """Cards that others have decided or nobody, and conversations of processes that are gone."""
+        among, last = f"slack:{web.team}:", 0.0
+        while True:
+            try:
+                if await self._agent.journal.write(lambda tx: tx.bury(among)):
+                    self._worker.wake("", "")
+                if time.monotonic() - last >= self._settings.slack_sweep:
+                    last = time.monotonic()
+                    await self._cards.sweep()
+            except Exception as error:
+                # At the edge: whatever it is, the next look comes.
+                log.warning("a look at what is open failed: %s", error)
+            await asyncio.sleep(min(POLL, self._settings.slack_sweep))
+
+
+@contextlib.asynccontextmanager
+async def _listening(host: str, port: int, app: Any) -> AsyncIterator[str]:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Any:
+            # They are the bot's.
+            yield
+
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise UsageError("port", host=host, port=port, text=getattr(error, "strerror", None) or str(error)) from None
+    config = uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False, timeout_graceful_shutdown=3)
+    server = Server(config)
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        yield f"http://{host}:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await asyncio.gather(serving, return_exceptions=True)
+        listener.close()
+
+
+def _silent(name: str) -> logging.Logger:
+    """The libraries' own logs: they quote addresses with tickets in them, and what people write."""
+    silent = logging.getLogger(name)
+    silent.setLevel(logging.CRITICAL)
+    return silent

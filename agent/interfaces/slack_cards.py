@@ -1,0 +1,208 @@
+"""Cards in threads: posted when something asks, and brought up to date from what is stored, whoever decided."""
+
+import logging
+from collections.abc import Sequence
+
+from agent.errors import AgentError
+from agent.events import ApprovalAsked
+from agent.gate import Outcome
+from agent.interfaces.slack_blocks import WAITS, CardState, card_message, home_view
+from agent.interfaces.slack_posts import Posts
+from agent.interfaces.slack_text import QUIET, date, people, shown, status
+from agent.interfaces.slack_web import SlackRefused, SlackUnsure, Thread, Web
+from agent.journal import Approval, Post, Transaction, make_owner
+from agent.loop import Agent
+from agent.prompts import Language, Words
+
+log = logging.getLogger("agent.slack")
+
+FINAL = {"done", "failed", "denied", "expired", "superseded", "drifted", "refused"}
+"""States that nothing follows. What is unknown may still turn out to be something."""
+GONE = {"message_not_found", "channel_not_found", "is_archived", "not_in_channel", "cant_update_message"}
+"""Slack's words for a card that can't be changed any more."""
+_HOLD = 30.0
+"""Seconds for which nobody else changes a card while one process does."""
+
+
+class Cards:
+    """Every card on record, and what it shows."""
+
+    def __init__(self, agent: Agent, web: Web, posts: Posts) -> None:
+        self._agent, self._web, self._posts = agent, web, posts
+
+    def words(self, language: str) -> Words:
+        known: dict[str, Language] = {"es": "es", "en": "en"}
+        return self._agent.words(known.get(language))
+
+    def _note(self, words: Words) -> str:
+        return words.say("screen.sandbox") if self._agent.settings.sandboxed else ""
+
+    def whom(self, approval: Approval) -> list[str]:
+        """Who is called to decide."""
+        kind, _, id = approval.requested_by.partition(":")
+        return [id.rpartition("/")[2]] if kind == "slack" else []
+
+    # Posting.
+
+    async def ask(self, asked: ApprovalAsked, thread: Thread, language: Language) -> None:
+        """Posts a card, once. What has happened to it meanwhile is seen by the next look at it."""
+        approval = await self._agent.journal.read(lambda tx: tx.approval(asked.id))
+        known = await self._agent.journal.read(lambda tx: tx.post(f"card:{asked.id}"))
+        if approval is None or (known is not None and known.ts is not None):
+            return
+        words = self.words(language)
+        message = card_message(asked, words, mention=self.whom(approval), state=WAITS, note=self._note(words))
+        post = Post(f"card:{asked.id}", thread.conversation, thread.channel, None, asked.id, "pending", language)
+        await self._posts.put(post, thread, message["text"], message["blocks"], settled=False)
+
+    # Bringing up to date.
+
+    async def refresh(self, *, approval: str | None = None, conversation: str | None = None) -> None:
+        for post in await self._agent.journal.read(lambda tx: tx.posts(approval=approval, conversation=conversation)):
+            if post.approval is not None and post.settled_at is None:
+                await self._refresh(post)
+
+    async def sweep(self) -> None:
+        """One look at every card that may have to change."""
+        for post in await self._agent.journal.read(lambda tx: tx.unsettled(f"slack:{self._web.team}:")):
+            try:
+                await self._refresh(post)
+                await self._remind(post)
+            except (SlackRefused, SlackUnsure, AgentError) as error:
+                log.warning("card %s: %s", post.key, error)
+
+    async def _refresh(self, post: Post) -> None:
+        approval = await self._agent.journal.read(lambda tx: tx.approval(str(post.approval)))
+        if approval is None or post.ts is None:
+            return
+        await self._agent.gate.settle(approval)
+        owner, target = make_owner(), f"slack {post.key}"
+
+        def begin(tx: Transaction) -> tuple[Approval, CardState] | None:
+            current, known = tx.approval(approval.id), tx.post(post.key)
+            if current is None or known is None or known.settled_at is not None or known.shown == current.state:
+                return None
+            # Two that change one card could otherwise leave the older state on it.
+            return (current, self.state(tx, current, post.language)) if tx.lock(target, owner, _HOLD) else None
+
+        found = await self._agent.journal.write(begin)
+        if found is None:
+            return
+        state, done = found[1], False
+        try:
+            await self._show(post, found[0], state)
+            done = True
+        except SlackRefused as refused:
+            done = refused.error in GONE
+            if not done:
+                raise
+        finally:
+
+            def end(tx: Transaction) -> None:
+                tx.unlock(target, owner)
+                if done:
+                    tx.posted(post.key, str(post.ts), state.state, settled=state.state in FINAL)
+
+            await self._agent.journal.write(end)
+
+    async def _show(self, post: Post, approval: Approval, state: CardState) -> None:
+        words = self.words(post.language)
+        asked = self._agent.asked(approval, words.language)
+        message = card_message(asked, words, mention=self.whom(approval), state=state, note=self._note(words))
+        await self._posts.change(post.channel, str(post.ts), message["text"], message["blocks"])
+
+    def state(self, tx: Transaction, approval: Approval, language: str) -> CardState:
+        """How an approval stands, by what is stored."""
+        decisions = tx.decisions(approval.id)
+        by = decisions[-1].identity if decisions else None
+        at = approval.expires_at if approval.state == "expired" and by is None else approval.decided_at
+        outcome = approval.outcome
+        words = self.words(language)
+        if isinstance(outcome, list):
+            lines = [self._agent.line(Outcome.load(one), words.language) for one in outcome]
+        else:
+            lines = [str((outcome or {}).get("reason") or "")]
+        return CardState(approval.state, by, at, "\n".join(line for line in lines if line))
+
+    async def overtaken(self, approval_id: str, by: str) -> None:
+        """An expired card that was asked again shows so: it is nothing to press any more."""
+        key = f"card:{approval_id}"
+        look = self._agent.journal.read
+        post, approval, now = await look(lambda tx: (tx.post(key), tx.approval(approval_id), tx.now()))
+        if approval is not None and post is not None and post.ts is not None:
+            await self._show(post, approval, CardState("superseded", by, now, ""))
+            ts = post.ts
+            await self._agent.journal.write(lambda tx: tx.posted(key, ts, settled=True))
+
+    # Reminding.
+
+    async def _remind(self, post: Post) -> None:
+        """Once, when half of a card's time is over."""
+
+        def due(tx: Transaction) -> Approval | None:
+            approval = tx.approval(str(post.approval))
+            if approval is None or approval.state != "pending":
+                return None
+            half = approval.requested_at + (approval.expires_at - approval.requested_at) / 2
+            if not half <= tx.now() <= approval.expires_at:
+                return None
+            # On record first: rather none than two.
+            key = f"remind:{approval.id}"
+            return approval if tx.begin_post(Post(key, post.conversation, post.channel)) is None else None
+
+        thread = Thread.of(post.conversation)
+        if thread is None or (approval := await self._agent.journal.write(due)) is None:
+            return
+        words = self.words(post.language)
+        asked = self._agent.asked(approval, words.language)
+        who, when = people(self.whom(approval), words), date(approval.expires_at, words)
+        text = words.say("bot.reminder", who=who, when=when, headline=shown(asked.card.headline))
+        key = f"remind:{approval.id}"
+        about = {"event_type": "campaign_agent", "event_payload": {"key": key}}
+        answer = await self._web.call(
+            "chat.postMessage",
+            channel=post.channel,
+            thread_ts=thread.ts,
+            text=text,
+            blocks=[status(text)],
+            metadata=about,
+            **QUIET,
+        )
+        await self._agent.journal.write(lambda tx: tx.posted(key, str(answer["ts"]), settled=True))
+
+    # The Home tab.
+
+    async def publish_home(self, user: str) -> None:
+        """What waits for a person, and what was decided lately."""
+        words = self.words("")
+        mine = f"slack:{self._web.team}:"
+
+        def look(tx: Transaction) -> tuple[list[Approval], list[tuple[Approval, CardState]]]:
+            every = [a for a in tx.approvals(limit=100) if a.conversation.startswith(mine)]
+            waiting = [a for a in every if a.state == "pending" and a.expires_at > tx.now()]
+            over = [(a, self.state(tx, a, "")) for a in every if a.state not in ("pending", "superseded")]
+            return waiting, over
+
+        waiting, over = await self._agent.journal.read(look)
+        view = home_view(
+            [self._agent.asked(one, words.language) for one in waiting],
+            [(self._agent.asked(one, words.language), state) for one, state in over],
+            words,
+            links=await self._links(waiting[:15]),
+            note=self._note(words),
+        )
+        await self._web.call("views.publish", user_id=user, view=view)
+
+    async def _links(self, approvals: Sequence[Approval]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for approval in approvals:
+            posts = await self._agent.journal.read(lambda tx, id=approval.id: tx.posts(approval=id))  # type: ignore[misc]
+            for post in posts:
+                if post.ts is None:
+                    continue
+                try:
+                    answer = await self._web.call("chat.getPermalink", channel=post.channel, message_ts=post.ts)
+                    found[approval.id] = str(answer["permalink"])
+                except (SlackRefused, SlackUnsure) as error:
+                    log.info("no link to %s: %s", post.key, error)
+        return found

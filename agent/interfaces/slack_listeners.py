@@ -1,0 +1,305 @@
+"""What Slack tells the bot: each listener verifies, stores and acknowledges, and answers at once what moves nothing."""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakValueDictionary
+
+from agent.domain import Json
+from agent.errors import AgentError, DecisionRefused
+from agent.gate import Identity
+from agent.interfaces import slack_blocks as blocks
+from agent.interfaces.slack_blocks import (
+    CONFIRM_BLOCK,
+    Wrong,
+    confirm_modal,
+    deny_modal,
+    details_modal,
+    edit_modal,
+    read_confirm,
+    read_edit,
+    read_reason,
+)
+from agent.interfaces.slack_cards import Cards
+from agent.interfaces.slack_inbox import (
+    Bot,
+    Click,
+    Incoming,
+    Person,
+    Submission,
+    of_click,
+    of_home,
+    of_message,
+    of_stop,
+    of_submission,
+    person_team,
+)
+from agent.interfaces.slack_manifest import LISTENERS
+from agent.interfaces.slack_text import Block
+from agent.interfaces.slack_web import SlackRefused, SlackUnsure, Thread, Web
+from agent.interfaces.slack_worker import Worker
+from agent.journal import Approval, Transaction
+from agent.loop import Agent
+from agent.prompts import Words
+
+log = logging.getLogger("agent.slack")
+
+Ack = Callable[..., Coroutine[Any, Any, Any]]
+Body = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """An approval as a listener finds it, and why the person who clicked can't decide it."""
+
+    approval: Approval | None
+    words: Words
+    refused: DecisionRefused | None
+
+    @property
+    def thread(self) -> Thread | None:
+        return Thread.of(self.approval.conversation) if self.approval is not None else None
+
+
+class Listeners:
+    """Everything that is stored is acknowledged after that, and not at all where it couldn't be: Slack sends it again.
+
+    Nothing here waits for Slack: a modal is opened, and a refusal told, beside the acknowledgement.
+    """
+
+    def __init__(self, agent: Agent, web: Web, cards: Cards, worker: Worker) -> None:
+        self._agent, self._web, self._cards, self._worker = agent, web, cards, worker
+        self._bot = Bot(web.team, web.bot_user, web.bot_id)
+        self._order: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._beside: set[asyncio.Task[None]] = set()
+
+    def register(self, app: Any) -> None:
+        """On a Bolt app: one listener for each row of the table, and one for all that is in none."""
+        for kind in dict.fromkeys(row.type for row in LISTENERS if row.kind == "event"):
+            app.event(kind)(self.event)
+        for row in LISTENERS:
+            if row.kind == "action":
+                app.action(row.name)(self.action)
+            elif row.kind == "view":
+                app.view(row.name)(self.submission)
+        app.error(_failed)
+        everything = re.compile("")
+        for register in (app.event, app.action, app.view, app.view_closed, app.shortcut, app.command):
+            register(everything)(_acknowledge)
+
+    async def aclose(self) -> None:
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
+
+    # Events.
+
+    async def event(self, body: Body) -> None:
+        event = body["event"]
+        if body.get("team_id") != self._bot.team:
+            log.warning("an event of another workspace: %s", body.get("team_id"))
+            return
+        match event["type"]:
+            case "message" | "app_mention":
+                await self._message(event)
+            case "agent_session_stopped":
+                await self._store(of_stop(event, str(body["event_id"]), self._bot))
+            case "app_home_opened":
+                await self._store(of_home(event, str(body["event_id"]), self._bot))
+
+    async def _message(self, event: Body) -> None:
+        incoming = of_message(event, self._bot)
+        if incoming is not None and person_team(event, self._bot) != self._bot.team:
+            thread = Thread.of(incoming.conversation)
+            self._soon(self._web.tell(str(event["user"]), thread, self._agent.words().say("bot.other_team")))
+            return
+        await self._store(incoming)
+
+    async def _store(self, incoming: Incoming | None) -> None:
+        if incoming is None:
+            return
+        # People paste keys; none is kept, not even until its turn.
+        text = incoming.body.get("text")
+        body = {**incoming.body, "text": self._agent.settings.redact(text)} if text else dict(incoming.body)
+
+        def put(tx: Transaction) -> bool:
+            if incoming.known and not tx.knows(incoming.conversation):
+                return False
+            return tx.put(incoming.key, incoming.conversation, incoming.kind, body, by=incoming.by)
+
+        # In the order in which they came, also where a database stores several at once.
+        async with self._order.setdefault(incoming.conversation, asyncio.Lock()):
+            stored = await self._agent.journal.write(put)
+        if stored:
+            self._worker.wake(incoming.conversation, incoming.kind)
+
+    # Clicks.
+
+    async def action(self, body: Body, ack: Ack) -> None:
+        click = of_click(body, self._bot)
+        match click.action:
+            case blocks.APPROVE:
+                await self._decide(click.key, click.approval, click.who, {"decision": "approve"}, click.thread)
+            case blocks.ASK_AGAIN:
+                await self._again(click)
+            case blocks.APPROVE_TYPED | blocks.EDIT | blocks.DENY | blocks.DETAILS:
+                self._soon(self._open(click))
+        await ack()
+
+    async def _look(self, tx_approval: str, who: Person) -> Card:
+        return await self._agent.journal.read(lambda tx: self._card(tx, tx_approval, who))
+
+    def _card(self, tx: Transaction, approval_id: str, who: Person) -> Card:
+        approval, post = tx.approval(approval_id), tx.post(f"card:{approval_id}")
+        words = self._cards.words(post.language if post else "")
+        return Card(approval, words, self._refusal(tx, approval, approval_id, who))
+
+    def _refusal(
+        self, tx: Transaction, approval: Approval | None, approval_id: str, who: Person
+    ) -> DecisionRefused | None:
+        """What can be said at once; the gate judges all of it again."""
+        if approval is None:
+            return DecisionRefused("unknown", approval=approval_id)
+        if who.team != self._bot.team:
+            return DecisionRefused("not_entitled", approval=approval_id)
+        late = "expired" if approval.state == "pending" and tx.now() > approval.expires_at else approval.state
+        if late != "pending":
+            why = {"approved": "decided", "executing": "used", "done": "used", "failed": "used", "unknown": "used"}
+            return DecisionRefused(why.get(late, late), approval=approval_id, state=late)
+        mine = [
+            item
+            for item in tx.waiting(approval.conversation)
+            if item.kind == "decision" and item.body["approval"] == approval_id and item.by == who.key
+        ]
+        if mine:
+            return DecisionRefused("decided", approval=approval_id, state="approved")
+        return self._agent.gate.entitled(approval, Identity(*who.identity))
+
+    async def _decide(
+        self, key: str, approval_id: str, who: Person, decision: Mapping[str, Json], thread: Thread | None
+    ) -> None:
+        """Stores a decision for its turn in the thread, or says why it is none."""
+
+        def put(tx: Transaction) -> Card:
+            card = self._card(tx, approval_id, who)
+            if card.refused is None and card.approval is not None:
+                body = {"by": who.identity, "approval": approval_id, **decision}
+                tx.put(key, card.approval.conversation, "decision", body, by=who.key)
+            return card
+
+        card = await self._agent.journal.write(put)
+        if card.refused is not None:
+            self._tell(card, who, thread)
+        elif card.approval is not None:
+            self._worker.wake(card.approval.conversation, "decision")
+
+    def _tell(self, card: Card, who: Person, thread: Thread | None, refused: DecisionRefused | None = None) -> None:
+        told = refused or card.refused
+        if told is not None:
+            self._soon(self._web.tell(who.id, thread or card.thread, " ".join(card.words.error(told))))
+            if card.approval is not None:
+                # Whoever clicked saw a card that wasn't up to date.
+                self._soon(self._cards.refresh(approval=card.approval.id))
+
+    async def _again(self, click: Click) -> None:
+        def put(tx: Transaction) -> Card:
+            card = self._card(tx, click.approval, click.who)
+            if card.refused is not None and card.refused.why == "expired" and card.approval is not None:
+                body = {"by": click.who.identity, "approval": click.approval}
+                tx.put(f"again:{click.approval}", card.approval.conversation, "again", body, by=click.who.key)
+            return card
+
+        card = await self._agent.journal.write(put)
+        if card.refused is not None and card.refused.why == "expired" and card.approval is not None:
+            self._worker.wake(card.approval.conversation, "again")
+        else:
+            self._tell(card, click.who, click.thread)
+
+    async def _open(self, click: Click) -> None:
+        """A modal, in the three seconds that Slack gives for it."""
+        card = await self._look(click.approval, click.who)
+        foreign = click.who.team != self._bot.team
+        if card.approval is None or (card.refused is not None and (foreign or click.action != blocks.DETAILS)):
+            self._tell(card, click.who, click.thread)
+            return
+        view = self._view(click, card)
+        try:
+            await self._web.call("views.open", patience=0, trigger_id=click.trigger, view=view)
+        except (SlackRefused, SlackUnsure) as error:
+            log.warning("no modal: %s", error)
+            await self._web.tell(click.who.id, click.thread or card.thread, card.words.say("bot.no_modal"))
+
+    def _view(self, click: Click, card: Card) -> Block:
+        assert card.approval is not None
+        asked, words = self._agent.asked(card.approval, card.words.language), card.words
+        about = json.dumps({"approval": click.approval})
+        match click.action:
+            case blocks.DETAILS:
+                return details_modal(asked, words)
+            case blocks.EDIT:
+                return edit_modal(asked, words, private_metadata=about)
+            case blocks.DENY:
+                return deny_modal(asked, words, private_metadata=about)
+        return confirm_modal(asked, words, private_metadata=about)
+
+    # Modals.
+
+    async def submission(self, body: Body, ack: Ack) -> None:
+        given = of_submission(body)
+        card = await self._look(given.approval, given.who)
+        if card.refused is not None or card.approval is None:
+            self._tell(card, given.who, None)
+            await ack()
+            return
+        errors = await self._take(given, card, card.approval)
+        await (ack(response_action="errors", errors=errors) if errors else ack())
+
+    async def _take(self, given: Submission, card: Card, approval: Approval) -> Mapping[str, str]:
+        """Stores what was filled in; or what is wrong with it, by field."""
+        match given.view:
+            case blocks.CONFIRM_VIEW:
+                typed = read_confirm(given.values)
+                if self._agent.gate.unconfirmed(approval, typed) is not None:
+                    return {CONFIRM_BLOCK: card.words.say("card.type_wrong")}
+                decision: dict[str, Json] = {"decision": "approve", "confirm": typed}
+                await self._decide(given.key, approval.id, given.who, decision, card.thread)
+            case blocks.DENY_VIEW:
+                reason = read_reason(given.values)
+                decision = {"decision": "deny", "reason": reason and self._agent.settings.redact(reason)}
+                await self._decide(given.key, approval.id, given.who, decision, card.thread)
+            case blocks.EDIT_VIEW:
+                asked = self._agent.asked(approval, card.words.language)
+                found = read_edit(asked, given.values, card.words, reading=self._agent.gate.reading())
+                if isinstance(found, Wrong):
+                    return found.errors
+                body = {"by": given.who.identity, "approval": approval.id, "arguments": dict(found.arguments)}
+                by, where = given.who.key, approval.conversation
+                await self._agent.journal.write(lambda tx: tx.put(given.key, where, "edit", body, by=by))
+                self._worker.wake(where, "edit")
+        return {}
+
+    def _soon(self, job: Coroutine[Any, Any, None]) -> None:
+        """Beside the acknowledgement."""
+
+        async def safely() -> None:
+            with suppress(SlackRefused, SlackUnsure, AgentError):
+                await job
+
+        task = asyncio.create_task(safely())
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+
+async def _failed(error: Exception) -> None:
+    """What couldn't be stored isn't acknowledged, so that it comes again."""
+    log.error("not acknowledged: %s: %s", type(error).__name__, error)
+
+
+async def _acknowledge(ack: Ack) -> None:
+    """What the bot has no use for."""
+    await ack()

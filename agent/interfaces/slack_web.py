@@ -1,0 +1,150 @@
+"""Slack's Web API: one call with its limits and faults by name, and the thread that a conversation is."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.domain import Json
+
+log = logging.getLogger("agent.slack")
+
+TIMEOUT = 15.0
+"""Seconds for an answer of Slack's."""
+PATIENCE = 120.0
+"""Seconds that a call waits in all where Slack says that there are too many."""
+_REPEATABLE = {
+    "auth.test", "agents.sessions.setStatus", "chat.getPermalink", "chat.update", "conversations.open",
+    "conversations.replies", "usergroups.users.list", "users.info", "views.publish",
+}  # fmt: skip
+"""Methods that do the same when they are called twice. chat.postMessage isn't among them: it would post twice."""
+_READS = {"chat.getPermalink", "conversations.info", "conversations.replies", "usergroups.users.list", "users.info"}
+"""Methods that take no JSON."""
+_UNSURE = {"internal_error", "fatal_error", "request_timeout", "service_unavailable", "(no answer)"}
+_TRIES = 3
+
+
+class SlackRefused(Exception):
+    """Slack did not do it: `error` is its own word, `retry_after` seconds where there were too many calls."""
+
+    def __init__(self, method: str, error: str, retry_after: float | None = None) -> None:
+        super().__init__(f"{method}: {error}")
+        self.error, self.retry_after = error, retry_after
+
+
+class SlackUnsure(Exception):
+    """Slack may have done it, or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A thread in Slack, which is a conversation of ours."""
+
+    team: str
+    channel: str
+    ts: str
+
+    @property
+    def conversation(self) -> str:
+        return f"slack:{self.team}:{self.channel}:{self.ts}"
+
+    @classmethod
+    def of(cls, conversation: str) -> "Thread | None":
+        """None where a conversation belongs to no thread."""
+        parts = conversation.split(":")
+        return cls(*parts[1:]) if len(parts) == 4 and parts[0] == "slack" and parts[3] else None
+
+
+class Web:
+    """One workspace's Web API. After `open` it knows who the bot is there; raises SlackRefused or SlackUnsure."""
+
+    def __init__(self, token: str, url: str) -> None:
+        self._token, self._url = token, url if url.endswith("/") else url + "/"
+        self.team = self.bot_user = self.bot_id = ""
+        self._busy_until: dict[str, float] = {}
+
+    async def open(self) -> None:
+        import aiohttp
+        from slack_sdk.web.async_client import AsyncWebClient
+
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT))
+        # Its own handler for broken connections would send a post again that has arrived.
+        self._client = AsyncWebClient(self._token, self._url, session=self._session, retry_handlers=[], logger=_quiet())
+        try:
+            who = await self.call("auth.test")
+        except BaseException:
+            await self._session.close()
+            raise
+        self.team, self.bot_user, self.bot_id = str(who["team_id"]), str(who["user_id"]), str(who.get("bot_id", ""))
+
+    async def aclose(self) -> None:
+        await self._session.close()
+
+    async def call(self, method: str, *, patience: float = PATIENCE, **arguments: Json) -> Mapping[str, Any]:
+        """Waits as long as Slack says where there were too many calls; `patience` 0 doesn't wait at all."""
+        waited, tries = 0.0, 0
+        while True:
+            wait = self._busy_until.get(method, 0.0) - asyncio.get_running_loop().time()
+            if wait > 0 and patience <= 0:
+                raise SlackRefused(method, "ratelimited", wait)
+            try:
+                return await self._once(method, arguments)
+            except SlackRefused as refused:
+                if refused.retry_after is None or waited + refused.retry_after > patience:
+                    raise
+                waited += refused.retry_after
+                await asyncio.sleep(refused.retry_after)
+            except SlackUnsure:
+                tries += 1
+                if method not in _REPEATABLE or tries == _TRIES:
+                    raise
+                await asyncio.sleep(0.3 * tries)
+
+    async def _once(self, method: str, arguments: Mapping[str, Json]) -> Mapping[str, Any]:
+        import aiohttp
+        from slack_sdk.errors import SlackApiError, SlackClientError
+
+        given = {name: value for name, value in arguments.items() if value is not None}
+        try:
+            if method in _READS:
+                plain = {name: str(value).lower() if value is True else value for name, value in given.items()}
+                answer = await self._client.api_call(method, http_verb="GET", params=plain)
+            else:
+                answer = await self._client.api_call(method, json=given)
+        except SlackApiError as error:
+            raise self._named(method, error.response) from None
+        except (aiohttp.ClientError, TimeoutError, SlackClientError) as error:
+            raise SlackUnsure(f"{method}: {type(error).__name__}") from None
+        data = answer.data
+        return data if isinstance(data, dict) else {}
+
+    def _named(self, method: str, response: Any) -> Exception:
+        status = int(getattr(response, "status_code", 0) or getattr(response, "status", 0) or 0)
+        data = getattr(response, "data", None)
+        error = str(data.get("error") or "(no answer)") if isinstance(data, dict) else "(no answer)"
+        if status == 429 or error == "ratelimited":
+            after = 1.0
+            with contextlib.suppress(KeyError, ValueError, TypeError):
+                after = max(0.1, float(response.headers["Retry-After"]))
+            self._busy_until[method] = asyncio.get_running_loop().time() + after
+            return SlackRefused(method, "ratelimited", after)
+        # Anything but Slack's own answer says nothing about what happened.
+        return SlackUnsure(f"{method}: {status} {error}") if error in _UNSURE else SlackRefused(method, error)
+
+    async def tell(self, user: str, thread: Thread | None, text: str) -> None:
+        """To one person alone; where that isn't possible in the thread, in the conversation with the bot."""
+        if thread is not None:
+            with contextlib.suppress(SlackRefused, SlackUnsure):
+                await self.call("chat.postEphemeral", user=user, channel=thread.channel, thread_ts=thread.ts, text=text)
+                return
+        with contextlib.suppress(SlackRefused, SlackUnsure):
+            await self.call("chat.postMessage", channel=user, text=text)
+
+
+def _quiet() -> logging.Logger:
+    """The SDK's own log: its debug lines hold what people write."""
+    quiet = logging.getLogger("agent.slack.sdk")
+    quiet.setLevel(logging.WARNING)
+    return quiet

@@ -1,0 +1,378 @@
+"""The work behind the Slack bot: claims threads, gives what waits in them its turn, and shows what comes of it."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from pydantic_core import from_json
+
+from agent.errors import AgentError, SessionBusy
+from agent.events import AgentEvent, ApprovalAsked, Failed, Text, ToolCalled, ToolResult
+from agent.gate import Identity
+from agent.interfaces.slack_cards import GONE, Cards
+from agent.interfaces.slack_posts import Posts
+from agent.interfaces.slack_stream import Answer, Part
+from agent.interfaces.slack_text import section
+from agent.interfaces.slack_web import SlackRefused, SlackUnsure, Thread, Web
+from agent.journal import LEASE, Item, Post, Transaction, make_owner
+from agent.loop import Agent
+from agent.prompts import Words, guess_language
+
+log = logging.getLogger("agent.slack")
+
+POLL = 1.0
+"""Seconds between two looks for what other processes have stored or left."""
+_GIVE_UP = 6 * 3600.0
+"""Seconds after which something that always fails is left alone."""
+_NOBODY = GONE | {"user_not_found", "thread_not_found", "account_inactive", "user_not_in_channel"}
+"""Slack's words for there being nobody to tell."""
+
+
+class Lost(Exception):
+    """Somebody else has the conversation now."""
+
+
+@dataclass(slots=True)
+class Work:
+    """One item, with the lease of its conversation."""
+
+    item: Item
+    conversation: str
+    owner: str
+    by: Identity
+    thread: Thread | None
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def begun(self) -> bool:
+        """A process before this one had begun with it."""
+        return self.item.seq is not None
+
+
+@dataclass(slots=True)
+class Shown:
+    """What a turn came to, beside its words."""
+
+    asked: list[ApprovalAsked] = field(default_factory=list)
+    failed: Failed | None = None
+
+
+class Worker:
+    """Turns of one process, several threads at a time, each thread's in the order in which it was spoken to."""
+
+    def __init__(self, agent: Agent, web: Web, posts: Posts, cards: Cards) -> None:
+        self._agent, self._web, self._posts, self._cards = agent, web, posts, cards
+        self._slots = asyncio.Semaphore(agent.settings.slack_turns)
+        self._fresh = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._at_work: dict[str, Work] = {}
+        self.last_look = 0.0
+
+    def wake(self, conversation: str, kind: str) -> None:
+        """Something has been stored here just now."""
+        self._fresh.set()
+        if kind == "stop" and (work := self._at_work.get(conversation)) is not None:
+            work.stop.set()
+
+    async def run(self) -> None:
+        """Until it is cancelled; then the turns under way are given up, and whoever comes next begins them again."""
+        try:
+            while True:
+                await self._slots.acquire()
+                owner = make_owner()
+                conversation = await self._claim(owner)
+                if conversation is None:
+                    self._slots.release()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._fresh.wait(), POLL)
+                    self._fresh.clear()
+                    continue
+                task = asyncio.create_task(self._work(conversation, owner))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _claim(self, owner: str) -> str | None:
+        try:
+            found = await self._agent.journal.write(lambda tx: tx.claim(owner, f"slack:{self._web.team}:"))
+        except AgentError as error:
+            log.error("the database can't be used: %s", error)
+            await asyncio.sleep(POLL)
+            return None
+        self.last_look = asyncio.get_running_loop().time()
+        return found
+
+    async def _work(self, conversation: str, owner: str) -> None:
+        try:
+            await self._first(conversation, owner)
+        except Lost:
+            log.info("%s belongs to another process now", conversation)
+        except (SlackRefused, SlackUnsure, AgentError) as error:
+            log.warning("%s: %s", conversation, error)
+            await self._put_off(conversation, owner, error)
+        except asyncio.CancelledError:
+            with contextlib.suppress(AgentError):
+                await self._agent.journal.write(lambda tx: tx.release(conversation, owner))
+            raise
+        except Exception as error:
+            # At the edge: a fault of ours in one thread must not end the others.
+            log.exception("%s", conversation)
+            await self._put_off(conversation, owner, error)
+        finally:
+            self._slots.release()
+            self._fresh.set()
+
+    async def _put_off(self, conversation: str, owner: str, error: Exception) -> None:
+        """Tried again later, with all that waits behind it; not for ever, and not where nobody is there to be told."""
+
+        def later(tx: Transaction) -> None:
+            waiting = tx.waiting(conversation)
+            for item in waiting[:1]:
+                nobody = isinstance(error, SlackRefused) and error.error in _NOBODY
+                if nobody or tx.now() - item.at > _GIVE_UP:
+                    log.error("%s is left alone: %s", item.key, error)
+                    tx.finish([item.id])
+                    waiting = waiting[1:]
+            for item in waiting:
+                tx.postpone(item.id, min(300.0, 2.0 ** min(item.tries, 9)))
+            tx.release(conversation, owner)
+
+        with contextlib.suppress(AgentError):
+            await self._agent.journal.write(later)
+
+    # One item.
+
+    async def _first(self, conversation: str, owner: str) -> None:
+        """The first item that waits in a conversation; the rest is claimed anew."""
+        waiting = await self._agent.journal.read(lambda tx: tx.waiting(conversation))
+        if not waiting:
+            await self._agent.journal.write(lambda tx: tx.release(conversation, owner))
+            return
+        item = waiting[0]
+        work = Work(item, conversation, owner, Identity(*item.body["by"]), Thread.of(conversation))
+        if any(one.kind == "stop" for one in waiting[1:]):
+            work.stop.set()
+        self._at_work[conversation] = work
+        keeping = asyncio.create_task(self._keep(work))
+        doing = asyncio.create_task(self._do(work))
+        try:
+            await asyncio.wait({keeping, doing}, return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                await keeping
+            await doing
+        finally:
+            for task in (keeping, doing):
+                task.cancel()
+            await asyncio.gather(keeping, doing, return_exceptions=True)
+            self._at_work.pop(conversation, None)
+
+    async def _keep(self, work: Work) -> None:
+        """Keeps the lease while the work lasts, and sees that somebody wants it stopped. Raises Lost."""
+        beats = 0
+        while True:
+            await asyncio.sleep(POLL)
+            beats += 1
+            with contextlib.suppress(AgentError):
+                waiting = await self._agent.journal.read(lambda tx: tx.waiting(work.conversation))
+                if any(item.kind == "stop" for item in waiting):
+                    work.stop.set()
+                if beats % int(LEASE / 3 / POLL) == 0:
+                    renew = partial(Transaction.renew, conversation=work.conversation, owner=work.owner)
+                    if not await self._agent.journal.write(renew):
+                        raise Lost
+
+    async def _do(self, work: Work) -> None:
+        kinds: dict[str, Callable[[Work], Coroutine[Any, Any, None]]] = {
+            "message": self._message,
+            "decision": self._decision,
+            "note": self._note,
+            "home": self._home,
+        }
+        # A stop that nothing runs for any more has nothing to do.
+        if (job := kinds.get(work.item.kind)) is not None:
+            await job(work)
+        await self._finish(work)
+
+    async def _finish(self, work: Work) -> None:
+        def end(tx: Transaction) -> None:
+            done = [work.item.id]
+            if work.stop.is_set():
+                done += [item.id for item in tx.waiting(work.conversation) if item.kind == "stop"]
+            tx.finish(done)
+            tx.release(work.conversation, work.owner)
+
+        await self._agent.journal.write(end)
+
+    async def _message(self, work: Work) -> None:
+        assert work.thread is not None
+        item, text = work.item, str(work.item.body["text"])
+        if item.body.get("files"):
+            await self._say(work, work.thread, f"file:{item.key}", "bot.no_files")
+        events = self._agent.advance(work.conversation, text, by=work.by, key=item.key, owner=work.owner, hold=True)
+        await self._turn(work, work.thread, events, self._words(text))
+
+    async def _note(self, work: Work) -> None:
+        """An answer of our own, without a turn."""
+        assert work.thread is not None
+        await self._say(work, work.thread, f"note:{work.item.key}", str(work.item.body["say"]))
+
+    async def _home(self, work: Work) -> None:
+        await self._cards.publish_home(str(work.item.body["user"]))
+
+    async def _decision(self, work: Work) -> None:
+        assert work.thread is not None
+        body, approval = work.item.body, str(work.item.body["approval"])
+        cards = await self._agent.journal.read(lambda tx: tx.posts(approval=approval))
+        words = self._cards.words(cards[0].language if cards else "")
+        if work.begun:
+            events = self._agent.advance(
+                work.conversation, None, by=work.by, key=work.item.key, owner=work.owner, hold=True
+            )
+        else:
+            events = self._agent.decide(
+                approval,
+                str(body["decision"]),
+                by=work.by,
+                confirm=body.get("confirm"),
+                reason=body.get("reason"),
+                key=work.item.key,
+                owner=work.owner,
+                decided=lambda: self._soon(self._cards.refresh(approval=approval)),
+                language=words.language,
+            )
+        await self._turn(work, work.thread, events, words)
+
+    def _soon(self, job: Coroutine[Any, Any, None]) -> None:
+        """Beside the turn; what fails is done by the next look at all cards."""
+
+        async def safely() -> None:
+            with contextlib.suppress(SlackRefused, SlackUnsure, AgentError):
+                await job
+
+        task = asyncio.create_task(safely())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _say(self, work: Work, thread: Thread, key: str, sentence: str) -> None:
+        words = self._words(str(work.item.body.get("text", "")))
+        text = words.say(sentence)
+        await self._posts.put(Post(key, work.conversation, thread.channel), thread, text, [section(text)])
+
+    def _words(self, text: str) -> Words:
+        return self._agent.words(guess_language(text, self._agent.words().language))
+
+    # A turn.
+
+    async def _turn(self, work: Work, thread: Thread, events: AsyncGenerator[AgentEvent], words: Words) -> None:
+        """A turn to its end, or until a person stops it, shown in its thread."""
+        reader = work.by.id.rpartition("/")[2]
+        answer = Answer(
+            self._web,
+            self._posts,
+            self._agent.journal,
+            thread=thread,
+            key=work.item.key,
+            reader=reader,
+            words=words,
+            live=not work.begun,
+        )
+        shown = Shown()
+        try:
+            stopped = await self._until_stopped(work, answer, self._drain(events, answer, shown, words))
+            if shown.failed is not None and shown.failed.code == SessionBusy.code:
+                raise Lost
+            if work.item.kind == "decision" and not work.begun and await self._was_refused(work):
+                await self._refused(work, thread, answer, shown, stopped, words)
+                return
+            if shown.failed is None and work.item.kind == "message":
+                words = self._agent.words_of(work.conversation)
+            if work.begun:
+                answer.parts[:] = await self._agent.journal.read(partial(told, work=work))
+            if shown.failed is not None:
+                answer.state(f"{shown.failed.message}\n{shown.failed.hint}", False)
+            if stopped:
+                answer.state(words.say("bot.stopped"), False)
+            await answer.end("suspended" if shown.asked else "active")
+        finally:
+            await answer.quiet()
+        for asked in shown.asked:
+            await self._cards.ask(asked, thread, words.language)
+        await self._cards.refresh(conversation=work.conversation)
+
+    async def _until_stopped(self, work: Work, answer: Answer, turn: Coroutine[Any, Any, None]) -> bool:
+        """True where it was stopped. What had begun at the campaigns API comes to its end all the same."""
+        task = asyncio.create_task(turn)
+        stops = [asyncio.create_task(event.wait()) for event in (work.stop, answer.stopped)]
+        try:
+            await asyncio.wait({task, *stops}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                await task
+                return False
+            return True
+        finally:
+            for one in (task, *stops):
+                one.cancel()
+            await asyncio.gather(task, *stops, return_exceptions=True)
+
+    async def _drain(self, events: AsyncGenerator[AgentEvent], answer: Answer, shown: Shown, words: Words) -> None:
+        async with contextlib.aclosing(events):
+            async for event in events:
+                match event:
+                    case Text(delta):
+                        answer.say(delta)
+                    case ToolCalled(id, name, _):
+                        answer.task(id, _title(words, name), "in_progress")
+                    case ToolResult(id, name, ok, _, line, _, _):
+                        answer.task(id, _title(words, name), "complete" if ok else "error")
+                        if line:
+                            answer.state(line, ok)
+                    case ApprovalAsked():
+                        shown.asked.append(event)
+                    case Failed():
+                        shown.failed = event
+
+    async def _was_refused(self, work: Work) -> bool:
+        """Whether a decision moved nothing."""
+        item = await self._agent.journal.read(lambda tx: tx.item(work.item.key))
+        return item is None or item.seq is None
+
+    async def _refused(
+        self, work: Work, thread: Thread, answer: Answer, shown: Shown, stopped: bool, words: Words
+    ) -> None:
+        failed = shown.failed
+        text = f"{failed.message} {failed.hint}" if failed else words.say("bot.stopped" if stopped else "bot.again")
+        await answer.end("active")
+        await self._web.tell(work.by.id.rpartition("/")[2], thread, text)
+        await self._cards.refresh(approval=str(work.item.body["approval"]))
+
+
+def _title(words: Words, tool: str) -> str:
+    key = f"bot.task_{tool}"
+    return words.say(key) if words.has(key) else tool
+
+
+def told(tx: Transaction, work: Work) -> Sequence[Part]:
+    """What a turn has said so far, by the journal: of one that another process began."""
+    parts: list[Part] = []
+    for event in tx.events(work.conversation, work.item.seq or 0):
+        if event.kind == "user":
+            break
+        if event.kind not in ("assistant", "tool"):
+            continue
+        message = from_json(event.body)
+        content = message.get("content") or ""
+        if event.kind == "assistant" and content:
+            parts.append(Part("words", content))
+        elif event.kind == "tool":
+            answer = from_json(content)
+            line = answer.get("fact") or answer.get("message")
+            if line:
+                parts.append(Part("line", ("✓ " if answer["outcome"] == "done" else "✗ ") + line))
+    return parts
