@@ -9,10 +9,12 @@ import re
 import secrets
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from datetime import datetime
 from functools import cache
 from http.cookiejar import CookieJar
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -117,6 +119,9 @@ def _words(settings: Settings) -> "Words":
 
 def build(settings: Settings) -> "Agent":
     """The agent of these settings: real services where keys are set, the embedded ones where not."""
+    if not settings.offline:
+        # Its certificates are read while the rest is loaded.
+        threading.Thread(target=import_module, args=("aiohttp",), daemon=True).start()
     import httpx
 
     from agent.journal import Journal
