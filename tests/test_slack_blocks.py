@@ -350,6 +350,7 @@ PEOPLE = [("Remove", f"+5255001{n:05d} · Persona {n}") for n in range(200)]
 
 @quick
 @given(found=CARDS, line=LONG, state=st.sampled_from(ui.STATES), who=st.none() | HOSTILE_TEXT)
+@example(asked("&" * 140), "<" * 1_990, "done", "&" * 100)
 @example(asked("&" * 10_000), "&" * 10_000, "done", "<" * 5_000)
 @example(asked(rows=[*PEOPLE, ("Campaign", "Promo"), ("Stays", "there")]), "", "pending", None)
 @example(asked(rows=[("", "x" * 10_000), ("No way back", "none")]), "", "pending", None)
@@ -382,6 +383,16 @@ def test_words_of_others_are_never_markup(found: ApprovalAsked) -> None:
 
     assert own(found) <= own(bland)
     assert all(re.fullmatch(r"[^<>]*(<(@U0ANA|!date\^\d+\^[^<>|]*\|[^<>]*)>[^<>]*)*", text) for text in own(found))
+
+
+def test_a_label_that_could_end_its_bold_is_not_bold() -> None:
+    rows = [("Sender channel", "x"), ("*a*", "x"), ("<!here>", "x"), ("a`b", "x")]
+    (facts,) = [
+        block for block in card_message(asked(rows=rows), EN, mention=[], state=WAITS)["blocks"] if "fields" in block
+    ]
+    kinds = [(text["type"], text["text"]) for text in facts["fields"][::2]]
+    plain = [("plain_text", "*a*"), ("plain_text", "&lt;!here&gt;"), ("plain_text", "a`b")]
+    assert kinds == [("mrkdwn", "*Sender channel*"), *plain]
 
 
 def test_what_is_cut_says_so_and_keeps_both_ends() -> None:

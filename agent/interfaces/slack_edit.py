@@ -182,15 +182,13 @@ def _get(arguments: Json, path: Path) -> Json:
 
 
 def _put(arguments: dict[str, Json], path: Path, value: Json) -> None:
-    """None takes it away, and what it leaves empty too."""
+    """None takes it away. A section that it leaves empty is none to the operation."""
     *above, last = path
     holder: Any = arguments
     for part in above:
         holder = holder[part] if isinstance(part, int) else holder.setdefault(part, {})
     if value is None:
         holder.pop(last, None)
-        if above == ["template"] and not holder:
-            arguments.pop("template")
     else:
         holder[last] = value
 
