@@ -773,22 +773,26 @@ class Gate:
         """How the attempt of a call ended; after its deadline and a margin without a word, it is unknown."""
         tool = call.operation.tool()
         while True:
-            attempt = await self._journal.read(lambda tx: tx.call_attempt(approval, call.call_id))
+            # The database's clock judges: ours may be ahead of it, or behind.
+            attempt, now = await self._journal.read(lambda tx: (tx.call_attempt(approval, call.call_id), tx.now()))
             if attempt is None:
                 return Outcome(Kind.NOT_RUN, tool, {"code": "interrupted"})
             if attempt.state != "started":
                 return Outcome.load(attempt.outcome)
-            # The database's clock judges; ours may be ahead of it.
-            if self._clock() > attempt.deadline + MARGIN and await self.sweep():
-                continue
-            await asyncio.sleep(0.2)
+            if now > attempt.deadline + MARGIN:
+                await self.sweep()
+            else:
+                await asyncio.sleep(0.2)
 
     async def sweep(self) -> list[Attempt]:
         """Calls every attempt unknown whose time is over and of which nobody reported."""
 
         def judge(tx: Transaction) -> list[Attempt]:
             late = [a for a in tx.attempts(states=("started",)) if tx.now() > a.deadline + MARGIN]
-            return [a for a in late if tx.end_attempt(a.id, "unknown", _lost(a).dump())]
+            swept = [a for a in late if tx.end_attempt(a.id, "unknown", _lost(a).dump())]
+            for attempt in swept:
+                tx.move(attempt.approval, "executing", "unknown", outcome=[_lost(attempt).dump()])
+            return swept
 
         return await self._journal.write(judge)
 

@@ -233,6 +233,8 @@ class Agent:
     ) -> AsyncGenerator[AgentEvent]:
         """One operation without a model, through the same gate and journal. An invalid call changes nothing."""
         by = by or Identity.os_user()
+        # What comes in stays in the journal, whatever the door.
+        arguments = self.settings.redact(arguments)
         try:
             parse(tool, arguments, self.gate.reading())
         except InvalidCall as error:

@@ -178,9 +178,16 @@ def failure(events: Sequence[AgentEvent]) -> Failed:
 
 
 def again(
-    world: World, *, key: str = LOCAL_KEY, base_url: str = SANDBOX_URL, transport: Any = None, **more: Any
+    world: World,
+    *,
+    key: str = LOCAL_KEY,
+    base_url: str = SANDBOX_URL,
+    transport: Any = None,
+    clock: Callable[[], float] | None = None,
+    **more: Any,
 ) -> World:
-    """Another process on the same database and API: a new agent with nothing in memory."""
+    """Another process on the same database and API: a new agent with nothing in memory. `clock` is the process's own,
+    where it isn't the database's."""
     configured = settings(**more)
     tap = transport or world.transport
     http = httpx.AsyncClient(transport=tap, base_url=base_url)
@@ -188,7 +195,7 @@ def again(
     platica = Platica(http, key=key, workspace=workspace, deadline=configured.request_deadline, requests_per_second=1e6)
     journal = open_journal(world.folder, world.clock)
     model = ScriptedModel()
-    agent = Agent(configured, model=model, platica=platica, journal=journal, clock=world.clock, locale="en")
+    agent = Agent(configured, model=model, platica=platica, journal=journal, clock=clock or world.clock, locale="en")
     return World(agent, model, world.store, world.clock, tap, world.folder)
 
 

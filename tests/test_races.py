@@ -14,6 +14,7 @@ from agent.events import AgentEvent, Reply
 from agent.gate import Identity
 from agent.journal import Event, Item, Transaction
 from agent.preview import Preview
+from tests.oracle import Killed
 from tests.support import CITA, ENCUESTA, World, again, card, cards, failure, make_world, results, sql
 
 DELETE = ("delete_campaign", {"campaignId": ENCUESTA})
@@ -191,6 +192,38 @@ async def test_an_answer_after_unknown_reaches_the_approval_too(world: World) ->
     assert sql(world, "SELECT state FROM approval") == [("done",)]
     assert sql(world, "SELECT state FROM attempt") == [("done",)]
     await other.agent.aclose()
+
+
+async def test_a_process_whose_clock_is_behind_judges_by_the_database_s(world: World) -> None:
+    def die(request: httpx.Request) -> None:
+        if request.method == "DELETE":
+            raise Killed
+
+    behind = world.clock() - 7200
+    asked, other = card(await world.say("delete it", [DELETE])), again(world, clock=lambda: behind)
+    world.transport.before = die
+    with pytest.raises(Killed):
+        await world.decide(asked.id, "approve", confirm=TITLE)
+    world.clock.tick(600)
+    async with asyncio.timeout(10):
+        events = await other.say(None, "I don't know")
+    assert [result.outcome for result in results(events)] == ["unknown"]
+    await other.agent.aclose()
+
+
+async def test_a_sweep_ends_the_approval_with_its_attempt(world: World) -> None:
+    def die(request: httpx.Request) -> None:
+        if request.method == "DELETE":
+            raise Killed
+
+    asked = card(await world.say("delete it", [DELETE]))
+    world.transport.before = die
+    with pytest.raises(Killed):
+        await world.decide(asked.id, "approve", confirm=TITLE)
+    world.clock.tick(600)
+    assert [attempt.approval for attempt in await world.agent.gate.sweep()] == [asked.id]
+    assert sql(world, "SELECT state FROM approval") == [("unknown",)]
+    assert await world.agent.gate.sweep() == []
 
 
 async def test_a_worker_that_is_stopped_leaves_its_message_to_the_next(world: World) -> None:
