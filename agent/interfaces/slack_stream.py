@@ -58,7 +58,8 @@ def _notice(blocks: Sequence[Block], words: Words) -> str:
 class Answer:
     """One turn's answer. `stopped` is set where a person pressed Slack's stop button and its stream says so.
 
-    One that isn't `live` is shown at its end only: of a turn that another process began.
+    One that isn't `live` is shown at its end only: of a turn that another process began. `suspended`: the thread's
+    session waited for a decision.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Answer:
         reader: str,
         words: Words,
         live: bool = True,
+        suspended: bool = False,
     ) -> None:
         self._web, self._posts, self._journal = web, posts, journal
         self._thread, self._key, self._reader, self._words = thread, key, reader, words
@@ -83,7 +85,9 @@ class Answer:
         self._state: Literal["new", "streaming", "whole"] = "new"
         """`whole`: the message is written as a whole from here on."""
         self._length = 0
-        self.processing = False
+        self._busy = suspended
+        """Whether the thread's session is anything but active."""
+        self._tasks: dict[str, str] = {}
         self._flow = asyncio.create_task(self._run())
 
     # What comes.
@@ -106,7 +110,10 @@ class Answer:
         self.parts.append(Part("line", text))
         self._push({"type": "blocks", "blocks": [section(clip(text, 2_900, self._words))]})
 
-    def task(self, id: str, title: str, status: Literal["in_progress", "complete", "error"]) -> None:
+    def task(self, id: str, title: str, status: Literal["pending", "in_progress", "complete", "error"]) -> None:
+        self._tasks[id] = title
+        if status in ("complete", "error"):
+            del self._tasks[id]
         self._push({"type": "task_update", "id": id[:100], "title": title[:250], "status": status})
 
     def _push(self, chunk: Block) -> None:
@@ -178,7 +185,7 @@ class Answer:
             recipient_user_id=self._reader,
             chunks=sent,
         )
-        self._ts, self._state, self.processing = str(answer["ts"]), "streaming", True
+        self._ts, self._state, self._busy = str(answer["ts"]), "streaming", True
         ts = self._ts
         await self._journal.write(lambda tx: tx.posted(self._post(0).key, ts))
 
@@ -215,7 +222,7 @@ class Answer:
                 thread_ts=self._thread.ts,
                 status=status,
             )
-            self.processing = status == "processing"
+            self._busy = status != "active"
 
     def _post(self, number: int) -> Post:
         key = f"reply:{self._key}" + (f"/{number}" if number else "")
@@ -225,6 +232,9 @@ class Answer:
 
     async def end(self, status: Literal["active", "suspended"]) -> None:
         """The whole answer, as it stays; `status` is what the thread's session is then."""
+        for id, title in list(self._tasks.items()):
+            # It waits for a person, or was stopped: nothing turns any more.
+            self.task(id, title, "pending")
         await self.quiet()
         made = pages(self.parts, self._words)
         if self._state == "streaming" and len(made) <= 1 and self._length <= STREAM_LENGTH:
@@ -238,7 +248,7 @@ class Answer:
             with contextlib.suppress(SlackRefused, SlackUnsure):
                 await self._stop_stream(status)
         await self._write(made, settled=True)
-        if self.processing or status == "suspended":
+        if self._busy or status == "suspended":
             await self._status(status)
 
     async def quiet(self) -> None:

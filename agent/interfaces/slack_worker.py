@@ -282,6 +282,7 @@ class Worker:
             reader=reader,
             words=words,
             live=not work.begun,
+            suspended=work.item.kind != "message",
         )
         shown = Shown()
         try:
