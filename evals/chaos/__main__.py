@@ -35,6 +35,7 @@ def table(figures: Figures) -> list[tuple[str, str, bool | None]]:
     rows.append(("gated requests that reached the API", str(f.requests), None))
     rows.append(("  more than one for an approval", str(f.duplicates), f.duplicates == 0))
     rows.append(("turns with a last word", f"{f.finished} of {f.turns}", f.finished == f.turns))
+    rows.append(("  killed before the message was stored: said again", str(f.said_again), None))
     rows.append(("messages lost", str(sum("message is not" in p for p in f.problems)), None))
     rows.append(("anything else amiss", str(len(f.problems)), not f.problems))
     rows.append(("seconds", f"{f.seconds:.0f}", None))
