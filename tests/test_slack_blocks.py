@@ -896,7 +896,7 @@ def test_the_manifest_keeps_slack_s_limits(words: Words) -> None:
     assert len(about["description"]) <= 140
     assert 174 <= len(about["long_description"]) <= 4_000
     assert len(features["agent_view"]["agent_description"]) <= 300
-    assert len(features["bot_user"]["display_name"]) <= 80
+    assert re.fullmatch(r"[a-z0-9._-]{1,80}", features["bot_user"]["display_name"])
     assert 1 <= len(features["agent_view"]["suggested_prompts"]) <= 4
     assert all(one["title"] and one["message"] for one in features["agent_view"]["suggested_prompts"])
     assert json.loads(json.dumps(made)) == made

@@ -10,6 +10,9 @@ from agent.prompts import Words
 EVENTS_PATH = "/slack/events"
 """Where Slack's requests arrive with --http."""
 
+BOT_NAME = "campaign-agent"
+"""Slack takes letters, digits, dashes and dots there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listener:
@@ -99,7 +102,7 @@ def manifest(words: Words, *, url: str | None = None) -> dict[str, Any]:
                 "messages_tab_enabled": True,
                 "messages_tab_read_only_enabled": False,
             },
-            "bot_user": {"display_name": say("slack.app_name"), "always_online": True},
+            "bot_user": {"display_name": BOT_NAME, "always_online": True},
         },
         "oauth_config": {"scopes": {"bot": scopes()}},
         "settings": {
