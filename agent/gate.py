@@ -118,6 +118,8 @@ class Pending:
 
     call_id: str
     operation: Operation
+    more: Mapping[str, Json] = field(default_factory=dict)
+    """Of one that a person changed or asked again: `also_by`, who have asked for it too, and `changed`."""
 
 
 class Gate:
@@ -265,6 +267,43 @@ class Gate:
             await shielded(self._journal.write(lambda tx: tx.move(bound.id, "pending", "superseded")))
             raise
 
+    async def ask_anew(
+        self,
+        approval: Approval,
+        arguments: Mapping[str, Json] | None,
+        *,
+        by: Identity,
+        also: Callable[[Transaction], None],
+    ) -> Approval | Outcome:
+        """A new approval in place of one that waits, with other arguments; or of one nobody answered, with the same.
+
+        The old one is void in the same commit. Raises DecisionRefused where it is neither, or where `by` neither asked
+        for it nor may decide it. Who does this has asked for it too.
+        """
+        old = approval.calls if arguments is None else approval.calls[:1]
+        calls = []
+        for call in old:
+            operation = parse(approval.tool, arguments or call["arguments"], self.reading())
+            also_by = dict.fromkeys([*call.get("also_by", ()), by.key])
+            more = {"also_by": list(also_by), "changed": arguments is not None or call.get("changed", False)}
+            calls.append(Pending(str(call["id"]), operation, more))
+
+        def replace_old(tx: Transaction) -> None:
+            current = tx.approval(approval.id)
+            assert current is not None
+            refused = self.entitled(current, by)
+            if refused is not None and by.key != current.requested_by:
+                raise refused
+            state = _swept(current, tx.now()) or current.state
+            newest = tx.approval_of(current.conversation, calls[0].call_id)
+            if state != ("expired" if arguments is None else "pending") or newest is None or newest.id != current.id:
+                raise DecisionRefused(_why(state), approval=current.id, state=state)
+            tx.move(current.id, "pending", "expired" if arguments is None else "superseded")
+            also(tx)
+
+        kind, _, id = approval.requested_by.partition(":")
+        return await self.propose(calls, conversation=approval.conversation, by=Identity(kind, id), also=replace_old)
+
     def _bound(
         self,
         calls: Sequence[Pending],
@@ -278,7 +317,9 @@ class Gate:
             id=secrets.token_urlsafe(9).replace("-", "a").replace("_", "b"),
             conversation=conversation,
             tool=calls[0].operation.tool(),
-            calls=[{"id": c.call_id, "arguments": o.arguments()} for c, o in zip(calls, settled, strict=True)],
+            calls=[
+                {"id": c.call_id, "arguments": o.arguments(), **c.more} for c, o in zip(calls, settled, strict=True)
+            ],
             arguments_sha256=_digest(settled),
             preview=preview.dump(),
             fingerprint=preview.fingerprint,

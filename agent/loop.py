@@ -208,6 +208,43 @@ class Agent:
         finally:
             await self.gate.forget(approval)
 
+    async def ask_anew(
+        self,
+        approval_id: str,
+        arguments: Mapping[str, Json] | None = None,
+        *,
+        by: Identity,
+        key: str | None = None,
+        owner: str | None = None,
+    ) -> AsyncGenerator[AgentEvent]:
+        """A card in place of one that waits, with other arguments; or of one that nobody answered, with the same.
+
+        `key` and `owner` are as with `decide`.
+        """
+        approval = await self.journal.read(lambda tx: tx.approval(approval_id))
+        if approval is None:
+            yield self._error(DecisionRefused("unknown", approval=approval_id), self.words())
+            return
+        turn = self._ask_anew(approval, arguments, by)
+        hold = None if owner is None else key
+        async with contextlib.aclosing(
+            self._guarded(approval.conversation, turn, owner=owner or "", hold=hold)
+        ) as events:
+            async for event in events:
+                yield event
+
+    async def _ask_anew(
+        self, approval: Approval, arguments: Mapping[str, Json] | None, by: Identity
+    ) -> AsyncGenerator[AgentEvent]:
+        session = approval.conversation
+        transcript = self._transcripts[session]
+        if approval.calls[0]["id"] not in {call.id for call in transcript.open}:
+            raise DecisionRefused("superseded", approval=approval.id)
+        asked = await self.gate.ask_anew(approval, arguments, by=by, also=self._parting(session, transcript))
+        if isinstance(asked, Outcome):
+            raise CallNotDone(text=self.line(asked, self._language(session)))
+        yield self._asked(session, asked)
+
     @staticmethod
     def _take_decision(tx: Transaction, conversation: str, key: str, known: Transcript | None) -> None:
         """Part of the commit of a decision: from here on its item goes on with the turn, and never decides again."""
@@ -727,7 +764,7 @@ class Agent:
         if ended is None and moved_on and approval.state == "approved":
             ended = await self.gate.abandon(approval, Pending(head.id, parse_stored(approval.tool, stored)))
         if ended is not None:
-            async for event in self._record(session, transcript, [(head, ended)]):
+            async for event in self._record(session, transcript, [(head, _told_of_change(ended, approval))]):
                 yield event
             return
         if approval.state == "pending":
@@ -739,7 +776,8 @@ class Agent:
             if isinstance(result, Approval):
                 yield self._asked(session, result)
                 return
-            async for event in self._record(session, transcript, [(calls[i], result) for i in ids]):
+            told = _told_of_change(result, approval)
+            async for event in self._record(session, transcript, [(calls[i], told) for i in ids]):
                 yield event
 
     async def _propose(
@@ -872,6 +910,8 @@ class Agent:
             content["removedCount"] = 0
         if "error" in outcome.data:
             content["error"] = outcome.data["error"]
+        if "changed" in outcome.data:
+            content["changed_by_a_person_to"] = outcome.data["changed"]
         if outcome.kind is Kind.DENIED and outcome.data.get("reason"):
             content["reason"] = outcome.data["reason"]
         if outcome.result is not None:
@@ -956,6 +996,14 @@ class Agent:
         """The model's id where it is new in this conversation; some servers count from zero in every answer."""
         usable = re.fullmatch(r"[A-Za-z0-9_-]{1,64}", given) and given not in transcript.ids
         return given if usable else f"call_{transcript.last + 1}_{at}"
+
+
+def _told_of_change(outcome: Outcome, approval: Approval) -> Outcome:
+    """The model is told of arguments that a person has changed: they aren't those of its call."""
+    call = approval.calls[0]
+    if not call.get("changed"):
+        return outcome
+    return replace(outcome, data={**outcome.data, "changed": call["arguments"]})
 
 
 def _is_message(item: Item) -> bool:

@@ -55,6 +55,18 @@ class Cards:
         post = Post(f"card:{asked.id}", thread.conversation, thread.channel, None, asked.id, "pending", language)
         await self._posts.put(post, thread, message["text"], message["blocks"], settled=False)
 
+    async def ask_all(self, thread: Thread, language: Language) -> None:
+        """Posts what waits in a thread and has no card yet: of what asked just now, or just before a crash."""
+
+        def look(tx: Transaction) -> list[Approval]:
+            shown = {post.approval for post in tx.posts(conversation=thread.conversation) if post.ts is not None}
+            waiting = tx.approvals(conversation=thread.conversation, states=("pending",))
+            return [approval for approval in reversed(waiting) if approval.id not in shown]
+
+        words = self.words(language)
+        for approval in await self._agent.journal.read(look):
+            await self.ask(self._agent.asked(approval, words.language), thread, language)
+
     # Bringing up to date.
 
     async def refresh(self, *, approval: str | None = None, conversation: str | None = None) -> None:
@@ -92,6 +104,8 @@ class Cards:
         try:
             await self._show(post, found[0], state)
             done = True
+            if state.state == "expired" and (thread := Thread.of(post.conversation)) is not None:
+                await self._web.set_status(thread, "active")
         except SlackRefused as refused:
             done = refused.error in GONE
             if not done:

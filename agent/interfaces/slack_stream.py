@@ -213,16 +213,8 @@ class Answer:
         )
 
     async def _status(self, status: str) -> None:
-        """Best effort: it is an ornament, but for the stop button."""
-        with contextlib.suppress(SlackRefused, SlackUnsure):
-            await self._web.call(
-                "agents.sessions.setStatus",
-                patience=0,
-                channel_id=self._thread.channel,
-                thread_ts=self._thread.ts,
-                status=status,
-            )
-            self._busy = status != "active"
+        await self._web.set_status(self._thread, status)
+        self._busy = status != "active"
 
     def _post(self, number: int) -> Post:
         key = f"reply:{self._key}" + (f"/{number}" if number else "")

@@ -133,6 +133,17 @@ class Web:
         # Anything but Slack's own answer says nothing about what happened.
         return SlackUnsure(f"{method}: {status} {error}") if error in _UNSURE else SlackRefused(method, error)
 
+    async def set_status(self, thread: Thread, status: str) -> None:
+        """The session of a thread: active, processing (with a stop button) or suspended. Best effort: an ornament."""
+        with contextlib.suppress(SlackRefused, SlackUnsure):
+            await self.call(
+                "agents.sessions.setStatus",
+                patience=0,
+                channel_id=thread.channel,
+                thread_ts=thread.ts,
+                status=status,
+            )
+
     async def tell(self, user: str, thread: Thread | None, text: str) -> None:
         """To one person alone; where that isn't possible in the thread, in the conversation with the bot."""
         if thread is not None:

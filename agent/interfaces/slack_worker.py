@@ -192,6 +192,8 @@ class Worker:
         kinds: dict[str, Callable[[Work], Coroutine[Any, Any, None]]] = {
             "message": self._message,
             "decision": self._decision,
+            "edit": self._anew,
+            "again": self._anew,
             "note": self._note,
             "home": self._home,
         }
@@ -249,6 +251,27 @@ class Worker:
             )
         await self._turn(work, work.thread, events, words)
 
+    async def _anew(self, work: Work) -> None:
+        """A card with other arguments, or once more one that nobody answered."""
+        assert work.thread is not None
+        old, arguments = str(work.item.body["approval"]), work.item.body.get("arguments")
+        post = await self._agent.journal.read(lambda tx: tx.post(f"card:{old}"))
+        words = self._cards.words(post.language if post else "")
+        shown, made = Shown(), await self._agent.journal.read(partial(_made_by, work=work))
+        if not made:
+            events = self._agent.ask_anew(old, arguments, by=work.by, key=work.item.key, owner=work.owner)
+            await self._drain(events, None, shown, words)
+        if shown.failed is not None:
+            if shown.failed.code == SessionBusy.code:
+                raise Lost
+            text = f"{shown.failed.message} {shown.failed.hint}"
+            await self._web.tell(work.by.id.rpartition("/")[2], work.thread, text)
+        await self._cards.ask_all(work.thread, words.language)
+        if shown.failed is None and work.item.kind == "again":
+            await self._cards.overtaken(old, work.by.key)
+            await self._web.set_status(work.thread, "suspended")
+        await self._cards.refresh(conversation=work.conversation)
+
     def _soon(self, job: Coroutine[Any, Any, None]) -> None:
         """Beside the turn; what fails is done by the next look at all cards."""
 
@@ -303,8 +326,7 @@ class Worker:
             await answer.end("suspended" if shown.asked else "active")
         finally:
             await answer.quiet()
-        for asked in shown.asked:
-            await self._cards.ask(asked, thread, words.language)
+        await self._cards.ask_all(thread, words.language)
         await self._cards.refresh(conversation=work.conversation)
 
     async def _until_stopped(self, work: Work, answer: Answer, turn: Coroutine[Any, Any, None]) -> bool:
@@ -322,22 +344,17 @@ class Worker:
                 one.cancel()
             await asyncio.gather(task, *stops, return_exceptions=True)
 
-    async def _drain(self, events: AsyncGenerator[AgentEvent], answer: Answer, shown: Shown, words: Words) -> None:
+    async def _drain(
+        self, events: AsyncGenerator[AgentEvent], answer: Answer | None, shown: Shown, words: Words
+    ) -> None:
         async with contextlib.aclosing(events):
             async for event in events:
-                match event:
-                    case Text(delta):
-                        answer.say(delta)
-                    case ToolCalled(id, name, _):
-                        answer.task(id, _title(words, name), "in_progress")
-                    case ToolResult(id, name, ok, _, line, _, _):
-                        answer.task(id, _title(words, name), "complete" if ok else "error")
-                        if line:
-                            answer.state(line, ok)
-                    case ApprovalAsked():
-                        shown.asked.append(event)
-                    case Failed():
-                        shown.failed = event
+                if isinstance(event, ApprovalAsked):
+                    shown.asked.append(event)
+                elif isinstance(event, Failed):
+                    shown.failed = event
+                elif answer is not None:
+                    _show(event, answer, words)
 
     async def _was_refused(self, work: Work) -> bool:
         """Whether a decision moved nothing."""
@@ -352,6 +369,27 @@ class Worker:
         await answer.end("active")
         await self._web.tell(work.by.id.rpartition("/")[2], thread, text)
         await self._cards.refresh(approval=str(work.item.body["approval"]))
+
+
+def _show(event: AgentEvent, answer: Answer, words: Words) -> None:
+    match event:
+        case Text(delta):
+            answer.say(delta)
+        case ToolCalled(id, name, _):
+            answer.task(id, _title(words, name), "in_progress")
+        case ToolResult(id, name, ok, _, line, _, _):
+            answer.task(id, _title(words, name), "complete" if ok else "error")
+            if line:
+                answer.state(line, ok)
+
+
+def _made_by(tx: Transaction, work: Work) -> bool:
+    """Whether this very item has asked anew already, before a crash."""
+    old = tx.approval(str(work.item.body["approval"]))
+    if old is None or work.item.tries < 2:
+        return False
+    newest = tx.approval_of(old.conversation, str(old.calls[0]["id"]))
+    return newest is not None and newest.id != old.id and work.by.key in newest.calls[0].get("also_by", ())
 
 
 def _title(words: Words, tool: str) -> str:
