@@ -14,14 +14,14 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 from tests.fakeslack import APP_TOKEN, BOT_TOKEN, SIGNING_SECRET, FakeSlack, Message
-from tests.support import journal_url
+from tests.support import Loopback, Served, journal_url
 
 ROOT = Path(__file__).parent.parent
 READY_WITHIN = 60.0
@@ -108,12 +108,13 @@ class BotProcess:
     async def __aenter__(self) -> Self:
         arguments = [*(["--http", "0"] if self.http else []), *(["--health", "0"] if self.health else [])]
         self._said = self.folder / f"bot-{time.monotonic_ns()}.out"
-        wanted = {"arguments": ["slack", *arguments], "folder": str(self.folder), "environment": self._environment()}
+        wanted = {"arguments": ["slack", *arguments], "folder": str(self.folder), "environment": self.environment}
         self.pid = fork({**wanted, "out": str(self._said), "log": str(self.folder / "bot.log")})
         await self._ready()
         return self
 
-    def _environment(self) -> dict[str, str]:
+    @property
+    def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "TMPDIR", "LANG")}
         tokens = {"SLACK_BOT_TOKEN": BOT_TOKEN, "SLACK_APP_TOKEN": APP_TOKEN, "SLACK_SIGNING_SECRET": SIGNING_SECRET}
         own = {"STATE_DIR": str(self.folder / "home"), "DATABASE_URL": journal_url(self.folder), "LANGUAGE": "en"}
@@ -167,6 +168,71 @@ async def running(slack: FakeSlack, folder: Path, **more: Any) -> AsyncIterator[
         yield bot
 
 
+# A model to script.
+
+Words = Sequence[str]
+"""Pieces of an answer, as they are streamed."""
+Calls = list[tuple[str, dict[str, Any]]]
+
+
+class ModelServer(Loopback):
+    """An OpenAI-compatible server: `script` makes of the messages the pieces of an answer, or calls.
+
+    A piece "…" waits until the test opens the `gate`.
+    """
+
+    def __init__(self, script: Callable[[list[dict[str, Any]]], Words | Calls]) -> None:
+        super().__init__(self._answer)
+        self.script, self.gate = script, asyncio.Event()
+        self.requests: list[list[dict[str, Any]]] = []
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"OPENAI_BASE_URL": self.url + "/v1", "OPENAI_API_KEY": "k"}
+
+    async def _answer(self, served: Served, writer: asyncio.StreamWriter) -> None:
+        messages = json.loads(served.body)["messages"]
+        self.requests.append(messages)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        found = self.script(messages)
+        calls = [one for one in found if isinstance(one, tuple)]
+        for piece in [one for one in found if isinstance(one, str)]:
+            if piece == "…":
+                await writer.drain()
+                await self.gate.wait()
+            else:
+                writer.write(_event({"content": piece}))
+        if calls:
+            number = len(self.requests)
+            made = [
+                {"index": at, "id": f"m{number}_{at}", "type": "function"}
+                | {"function": {"name": name, "arguments": json.dumps(arguments)}}
+                for at, (name, arguments) in enumerate(calls)
+            ]
+            writer.write(_event({"tool_calls": made}))
+        writer.write(_event({}, finish_reason="tool_calls" if calls else "stop") + b"data: [DONE]\n\n")
+
+
+def _event(delta: dict[str, Any], **more: Any) -> bytes:
+    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta, **more}]}).encode() + b"\n\n"
+
+
+def last_words(messages: list[dict[str, Any]]) -> str:
+    """What the person said last."""
+    return str([m["content"] for m in messages if m["role"] == "user"][-1])
+
+
+def tool_answers(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tool answers since the person spoke last."""
+    found: list[dict[str, Any]] = []
+    for message in messages:
+        if message["role"] == "user":
+            found = []
+        elif message["role"] == "tool":
+            found.append(json.loads(message["content"]))
+    return found
+
+
 # What tests ask of the sandbox, which the bots of one folder share.
 
 
@@ -203,12 +269,13 @@ def approval_of(slack: FakeSlack, card: Message) -> str:
 
 
 async def answered(slack: FakeSlack, thread_ts: str, count: int = 1, timeout: float = 15.0) -> list[str]:
-    """The texts of so many answers in a thread, once they are whole."""
+    """The texts of so many answers in a thread, once they are whole, without the tasks that some begin with."""
 
     def whole() -> list[str]:
-        found = answers(slack, thread_ts)
-        over = [m for m in found if m.stream is None or m.stream.state == "stopped"]
-        return [slack.text(m.ts) for m in over] if len(over) >= count else []
+        over = [m for m in answers(slack, thread_ts) if m.stream is None or m.stream.state == "stopped"]
+        texts = [re.sub(r"^\[(?:pending|complete|error)\] .*\n?", "", slack.text(m.ts), flags=re.M) for m in over]
+        found = [text for text in texts if text]
+        return found if len(found) >= count else []
 
     return await slack.wait_for(whole, timeout)
 
