@@ -188,7 +188,7 @@ class ModelServer(Loopback):
 
     @property
     def settings(self) -> dict[str, str]:
-        return {"OPENAI_BASE_URL": self.url + "/v1", "OPENAI_API_KEY": "k"}
+        return {"OPENAI_BASE_URL": self.url + "/v1", "OPENAI_API_KEY": "model-key-of-tests"}
 
     async def _answer(self, served: Served, writer: asyncio.StreamWriter) -> None:
         messages = json.loads(served.body)["messages"]

@@ -1,17 +1,22 @@
 """The Slack bot, as a process of its own: what people write and click, and what they then see."""
 
 import asyncio
+import contextlib
+import json
 import re
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from agent.cli import run
-from agent.interfaces.slack_manifest import manifest
+from agent.interfaces.slack_listeners import Listeners
+from agent.interfaces.slack_manifest import LISTENERS, manifest
 from agent.prompts import words
-from tests.fakeslack import BOT_USER, FakeSlack, Message, Said, Wire
+from tests.fakeslack import APP_TOKEN, BOT_TOKEN, BOT_USER, SIGNING_SECRET, FakeSlack, Message, Said, Timing, Wire
 from tests.slackbot import ModelServer, answered, answers, approval_of, cards, gated, last_words, running, tool_answers
 from tests.support import BUEN_FIN, ENCUESTA
 
@@ -393,7 +398,7 @@ async def test_a_card_reminds_once_expires_and_can_be_asked_again(
         await slack.wait_for(lambda: "Expired" in slack.text(card.ts))
         (reminder,) = [m for m in answers(slack, said.thread_ts) if "still waits" in slack.text(m.ts)]
         assert slack.mentioned(reminder.ts) == {ana}
-        assert slack.session_status(said.channel, said.thread_ts) == "active"
+        await slack.wait_for(lambda: slack.session_status(said.channel, said.thread_ts) == "active")
         await slack.click(ana, card.ts, "approval_ask_again", times=2)
         _, new = await slack.wait_for(lambda: (found := cards(slack, said.thread_ts))[1:] and found)
         await slack.wait_for(lambda: slack.buttons(card.ts) == [])
@@ -401,3 +406,116 @@ async def test_a_card_reminds_once_expires_and_can_be_asked_again(
         await slack.wait_for(lambda: "Done:" in slack.text(new.ts))
     assert len(cards(slack, said.thread_ts)) == 2
     assert len(gated(tmp_path)) == 1
+
+
+# Around it.
+
+
+async def test_the_home_tab_shows_what_waits_and_what_was_decided(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer
+) -> None:
+    ana = slack.add_user("ana")
+    async with running(slack, tmp_path, settings=model.settings):
+        said, card = await asked(slack, ana, "remove")
+        await slack.open_home(ana)
+        home = await slack.wait_for(lambda: slack.homes.get(ana))
+        waits, _, decided = slack.view_text(home).partition("Decided lately")
+        assert "REMOVE 1 person" in waits
+        assert "REMOVE" not in decided
+        await slack.click(ana, home["id"], "approval_details")
+        assert "Gabriela Ortiz" in slack.view_text(
+            await slack.wait_for(lambda: slack.stacks.get(ana) and slack.view(ana))
+        )
+        await slack.click(ana, card.ts, "approval_approve", dialog=True)
+        await answered(slack, said.thread_ts)
+        await slack.open_home(ana)
+        await slack.wait_for(lambda: "Done" in slack.view_text(slack.homes[ana]))
+        waits, _, decided = slack.view_text(slack.homes[ana]).partition("Decided lately")
+        assert ("REMOVE" in waits, "REMOVE 1 person" in decided) == (False, True)
+
+
+async def health(url: str) -> tuple[int, dict[str, bool]]:
+    async with aiohttp.ClientSession() as http, http.get(url) as response:
+        return response.status, await response.json()
+
+
+async def test_healthz_fails_while_the_socket_is_stale(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    ana = slack.add_user("ana")
+    settings = {**model.settings, "SLACK_PING": "0.3"}
+    async with running(slack, tmp_path, health=True, settings=settings) as bot:
+        await slack.wait_for(lambda: slack.links and slack.links[0].pings)
+        assert await health(bot.told["health"]) == (200, {"worker": True, "socket": True})
+        slack.fault("apps.connections.open", error="internal_error", times=1_000)
+        slack.stale()
+        while (found := await health(bot.told["health"]))[0] == 200:
+            await asyncio.sleep(0.05)
+        assert found == (503, {"worker": True, "socket": False})
+        slack.faults.clear()
+        while (await health(bot.told["health"]))[0] != 200:
+            await asyncio.sleep(0.05)
+        said = await slack.say(ana, "hello")
+        assert await answered(slack, said.thread_ts) == ["heard hello"]
+
+
+async def test_what_cannot_be_stored_is_not_acknowledged(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    """Somebody else holds the database for longer than Slack waits."""
+    ana = slack.add_user("ana")
+    slack.timing = Timing(ack=0.5)
+    async with running(slack, tmp_path, http=True, settings=model.settings):
+        with contextlib.closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            said = await slack.say(ana, "hello", wait=False)
+            await slack.wait_for(lambda: len(said.deliveries[0].attempts) > 1)
+            assert said.deliveries[0].state == "pending"
+            other.execute("ROLLBACK")
+        assert await answered(slack, said.thread_ts) == ["heard hello"]
+    assert len(model.requests) == 1
+
+
+async def test_keys_that_people_paste_are_kept_nowhere(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    ana = slack.add_user("ana")
+    async with running(slack, tmp_path, settings=model.settings):
+        said = await slack.say(ana, "my key is pl_key_abc_0123456789secret and xoxb-1234567890-abc")
+        assert await answered(slack, said.thread_ts) == ["heard my key is [key] and [key]"]
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"0123456789secret" not in kept
+    for token in (BOT_TOKEN, APP_TOKEN, SIGNING_SECRET):
+        assert token.encode() not in kept
+
+
+@pytest.mark.parametrize("missing", ["SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"])
+def test_a_token_that_is_missing_is_named(
+    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in {"SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"} - {missing}:
+        monkeypatch.setenv(name, "xoxb-0")
+    assert run(["slack"]) == 2
+    assert missing in capsys.readouterr().err
+
+
+async def test_a_token_that_slack_does_not_accept_is_named(slack: FakeSlack, tmp_path: Path) -> None:
+    slack.fault("auth.test", error="invalid_auth")
+    with pytest.raises(AssertionError, match=r"SLACK_BOT_TOKEN.*invalid_auth"):
+        async with running(slack, tmp_path):
+            pass
+
+
+def test_the_manifest_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["slack", "manifest", "--url", "https://bot.example.com"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == manifest(words("en", "America/Mexico_City"), url="https://bot.example.com")
+
+
+def test_every_row_of_the_manifest_has_its_listener() -> None:
+    """The table is what is registered: a row that nothing listens to would be a click without an answer."""
+    heard: list[tuple[str, Any]] = []
+
+    class App:
+        def __getattr__(self, name: str) -> Any:
+            return lambda what: heard.append((name, what)) or (lambda listener: listener)
+
+    web: Any = type("Web", (), {"team": "T", "bot_user": "U", "bot_id": "B"})()
+    anything: Any = None
+    Listeners(anything, web, anything, anything).register(App())
+    named = {(kind, what) for kind, what in heard if isinstance(what, str)}
+    assert named == {(row.kind, row.type if row.kind == "event" else row.name) for row in LISTENERS}
