@@ -877,6 +877,12 @@ def test_every_event_and_method_has_its_scope() -> None:
     assert scopes == {one.scope for one in LISTENERS if one.scope} | {scope for scope in METHODS.values() if scope}
 
 
+def test_the_bot_calls_no_method_that_its_scopes_don_t_cover() -> None:
+    sources = [path.read_text("utf-8") for path in Path(ui.__file__).parent.glob("slack*.py")]
+    called = {name for text in sources for name in re.findall(r"""\.call\(\s*"([\w.]+)\"""", text)}
+    assert {"chat.postMessage", "chat.update", "views.open"} <= called <= set(METHODS)
+
+
 def test_every_button_and_modal_has_a_listener() -> None:
     names = {kind: [one.name for one in LISTENERS if one.kind == kind] for kind in ("event", "action", "view")}
     assert all(len(found) == len(set(found)) for found in names.values())
