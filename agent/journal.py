@@ -397,9 +397,10 @@ class Transaction:
 
     def bury(self, among: str) -> int:
         """Frees the conversations of processes of this machine that are gone, and that something waits in."""
-        held = _conversation.c.owner.is_not(None) & _conversation.c.id.startswith(among)
-        waits = sa.exists().where((_inbox.c.conversation == _conversation.c.id) & _inbox.c.done_at.is_(None))
-        rows = self._c.execute(sa.select(_conversation.c.id, _conversation.c.owner).where(held & waits)).all()
+        waits = _inbox.c.done_at.is_(None) & _inbox.c.conversation.startswith(among)
+        query = sa.select(_conversation.c.id, _conversation.c.owner).distinct()
+        query = query.join_from(_inbox, _conversation, _conversation.c.id == _inbox.c.conversation)
+        rows = self._c.execute(query.where(waits & _conversation.c.owner.is_not(None))).all()
         dead = [(conversation, owner) for conversation, owner in rows if is_dead(owner)]
         for conversation, owner in dead:
             self.release(conversation, owner)
@@ -424,10 +425,17 @@ class Transaction:
             query = query.where(_post.c.approval == approval)
         return [Post(*row) for row in self._c.execute(query)]
 
-    def unsettled(self, among: str, limit: int = 200) -> list[Post]:
-        """Cards that may have to change, oldest first."""
-        card = _post.c.settled_at.is_(None) & _post.c.approval.is_not(None) & _post.c.conversation.startswith(among)
-        return [Post(*row) for row in self._c.execute(sa.select(_post).where(card).order_by(_post.c.at).limit(limit))]
+    def stale_cards(self, among: str) -> list[Post]:
+        """Cards that don't show what is so, and those whose half of the time, or whole, is over."""
+        now, state = self.now(), _approval.c.state
+        card = _post.c.settled_at.is_(None) & _post.c.ts.is_not(None) & _post.c.conversation.startswith(among)
+        half = (_approval.c.requested_at + _approval.c.expires_at) / 2 < now
+        due = (state == "pending") & half & ((_approval.c.expires_at < now) | ~_reminded())
+        # What was approved and isn't begun in time has expired.
+        differs = (_post.c.shown != state) | (state == "approved") | due
+        query = sa.select(_post).join(_approval, _approval.c.id == _post.c.approval)
+        found = self._c.execute(query.where(card & differs).order_by(_post.c.at))
+        return [Post(*row) for row in found]
 
     def posted(self, key: str, ts: str, shown: str | None = None, *, settled: bool = False) -> None:
         """What a message is known by, and what it shows."""
@@ -558,6 +566,12 @@ class Transaction:
 
     def unlock(self, target: str, owner: str) -> None:
         self._run(_UNLOCK, {"target": target, "mine": owner})
+
+
+def _reminded() -> sa.Exists:
+    """Whether those who may decide an approval have been reminded."""
+    reminder = _post.alias("reminder")
+    return sa.exists().where(reminder.c.key == sa.literal("remind:") + _approval.c.id)
 
 
 class Journal:

@@ -225,6 +225,8 @@ async def test_slack_may_be_slow(slack: FakeSlack, tmp_path: Path, model: ModelS
     slack.fault("chat.postMessage", status=429, times=2)
     slack.fault("chat.postMessage", drop=True, processed=True, skip=1)
     slack.fault("chat.postMessage", drop=True, skip=1)
+    slack.fault("chat.postMessage", status=503, skip=1)
+    slack.fault("chat.postMessage", error="internal_error", processed=True, skip=1)
     async with running(slack, tmp_path, settings=model.settings):
         threads = [(await slack.say(ana, f"number {n}")).thread_ts for n in range(4)]
         for number, thread in enumerate(threads):

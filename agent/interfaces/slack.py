@@ -27,8 +27,6 @@ STALE_AFTER = 3.0
 """Intervals of pings without an answer after which a socket counts as dead."""
 REMAKE_AFTER = 6.0
 """Intervals after which a dead socket is thrown away, in case that the SDK doesn't do it."""
-LOOK_WITHIN = 30.0
-"""Seconds within which the worker looks into the database when both are well."""
 CLOSE_WITHIN = 5.0
 
 
@@ -201,7 +199,7 @@ class SlackBot:
 
     async def health(self) -> dict[str, bool]:
         """What is well: the worker with its database, and the socket where there is one."""
-        found = {"worker": asyncio.get_running_loop().time() - self._worker.last_look < LOOK_WITHIN}
+        found = {"worker": self._worker.is_well()}
         if self._http is None:
             found["socket"] = self._sockets is not None and await self._sockets.is_well()
         return found

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from agent.errors import AgentError
 from agent.events import ApprovalAsked
-from agent.gate import Outcome
+from agent.gate import Identity, Outcome
 from agent.interfaces.slack_blocks import WAITS, CardState, card_message, home_view
 from agent.interfaces.slack_posts import Posts
 from agent.interfaces.slack_text import QUIET, date, people, shown, status
@@ -76,7 +76,7 @@ class Cards:
 
     async def sweep(self) -> None:
         """One look at every card that may have to change."""
-        for post in await self._agent.journal.read(lambda tx: tx.unsettled(f"slack:{self._web.team}:")):
+        for post in await self._agent.journal.read(lambda tx: tx.stale_cards(f"slack:{self._web.team}:")):
             try:
                 await self._refresh(post)
                 await self._remind(post)
@@ -188,12 +188,13 @@ class Cards:
 
     async def publish_home(self, user: str) -> None:
         """What waits for a person, and what was decided lately."""
-        words = self.words("")
+        words, who = self.words(""), Identity("slack", f"{self._web.team}/{user}")
         mine = f"slack:{self._web.team}:"
 
         def look(tx: Transaction) -> tuple[list[Approval], list[tuple[Approval, CardState]]]:
             every = [a for a in tx.approvals(limit=100) if a.conversation.startswith(mine)]
             waiting = [a for a in every if a.state == "pending" and a.expires_at > tx.now()]
+            waiting = [a for a in waiting if self._agent.gate.entitled(a, who) is None]
             over = [(a, self.state(tx, a, "")) for a in every if a.state not in ("pending", "superseded")]
             return waiting, over
 

@@ -115,7 +115,8 @@ class Web:
                 answer = await self._client.api_call(method, json=given)
         except SlackApiError as error:
             raise self._named(method, error.response) from None
-        except (aiohttp.ClientError, TimeoutError, SlackClientError) as error:
+        except (aiohttp.ClientError, TimeoutError, SlackClientError, AttributeError, ValueError) as error:
+            # The last two are the SDK's where what answers isn't Slack.
             raise SlackUnsure(f"{method}: {type(error).__name__}") from None
         data = answer.data
         return data if isinstance(data, dict) else {}

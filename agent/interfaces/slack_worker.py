@@ -26,6 +26,8 @@ log = logging.getLogger("agent.slack")
 
 POLL = 1.0
 """Seconds between two looks for what other processes have stored or left."""
+LOOK_WITHIN = 30.0
+"""Seconds within which the worker looks into the database when both are well."""
 _GIVE_UP = 6 * 3600.0
 """Seconds after which something that always fails is left alone."""
 _NOBODY = GONE | {"user_not_found", "thread_not_found", "account_inactive", "user_not_in_channel"}
@@ -70,13 +72,17 @@ class Worker:
         self._fresh = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._at_work: dict[str, Work] = {}
-        self.last_look = 0.0
+        self._looked_at = 0.0
 
     def wake(self, conversation: str, kind: str) -> None:
         """Something has been stored here just now."""
         self._fresh.set()
         if kind == "stop" and (work := self._at_work.get(conversation)) is not None:
             work.stop.set()
+
+    def is_well(self) -> bool:
+        """Whether it has looked into the database lately, or has its hands full."""
+        return self._slots.locked() or asyncio.get_running_loop().time() - self._looked_at < LOOK_WITHIN
 
     async def run(self) -> None:
         """Until it is cancelled; then the turns under way are given up, and whoever comes next begins them again."""
@@ -106,7 +112,7 @@ class Worker:
             log.error("the database can't be used: %s", error)
             await asyncio.sleep(POLL)
             return None
-        self.last_look = asyncio.get_running_loop().time()
+        self._looked_at = asyncio.get_running_loop().time()
         return found
 
     async def _work(self, conversation: str, owner: str) -> None:
