@@ -295,6 +295,16 @@ def test_those_who_may_decide_are_called_once_and_not_without_end() -> None:
     assert pings(card_message(asked(), EN, mention=[ANA], state=CardState("denied", None, None, ""))) == []
 
 
+def test_a_card_that_needs_somebody_else_says_who_has_approved_it() -> None:
+    message = card_message(asked(), EN, mention=[GRUPO], state=CardState("pending", ANA, 0.0, "Two have to approve."))
+    assert_message(message)
+    shown = reads(message)
+    assert "Two have to approve." in shown
+    assert "Approved by @ana" in shown
+    assert "@aprobadores: please decide." in shown
+    assert actions(message) == [ui.APPROVE, ui.EDIT, ui.DENY]
+
+
 def test_what_needs_typing_opens_a_modal_and_the_rest_a_dialog() -> None:
     (approve, *_) = [one for _, one in elements(card_message(asked(), EN, mention=[], state=WAITS)["blocks"])]
     assert approve["action_id"] == ui.APPROVE
@@ -754,7 +764,7 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(lines=st.lists(LINES, max_size=40), limit=st.sampled_from([500, 501, 1_000, 3_000]))
 @example(["```python", *[f"x = {n}  # comentario" for n in range(200)], "```", "Fin."], 500)
 @example(["x" * 2_000], 500)

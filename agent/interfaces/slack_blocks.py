@@ -103,7 +103,10 @@ STATES = (
 
 @dataclass(frozen=True, slots=True)
 class CardState:
-    """How an approval stands: its stored state, who decided and when (Unix seconds), and the outcome's line."""
+    """How an approval stands: its stored state, who decided and when (Unix seconds), and the outcome's line.
+
+    Of one that waits: who has approved it already where somebody else has to, too, and what there is to say of that.
+    """
 
     state: str
     by: str | None
@@ -145,11 +148,13 @@ def _notice(asked: ApprovalAsked, words: Words, state: CardState) -> str:
 
 def _status(asked: ApprovalAsked, words: Words, mention: Sequence[str], state: CardState) -> list[Block]:
     """Who is to decide until when, or who did and how it ended."""
+    ended = [section(clip(state.line, 2_000, words))] if state.line.strip() else []
     if state.state == "pending":
+        who, when = person(state.by) if state.by else "", date(state.at, words) if state.at is not None else ""
+        first = [status(words.say("slack.first_of_two", who=who, when=when))] if state.by else []
         called = [status(words.say("slack.decide", who=people(mention, words)))] if mention else []
         until = words.say("slack.expires", when=date(asked.expires_at, words), approval=shown(asked.id))
-        return [*called, context(until)]
-    ended = [section(clip(state.line, 2_000, words))] if state.line.strip() else []
+        return [*ended, *first, *called, context(until)]
     return [status(_stands(state, words)), *ended, context(words.say("slack.approval", approval=shown(asked.id)))]
 
 
