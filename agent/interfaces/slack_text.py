@@ -26,7 +26,7 @@ _MENTIONS = 25
 
 def size(text: str) -> int:
     """Characters as JavaScript counts them, which is never less than what Python counts."""
-    return len(text) + sum(character > "\uffff" for character in text)
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def escape(text: str) -> str:
