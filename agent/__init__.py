@@ -15,6 +15,7 @@ Read in this order; each file imports only from those above it.
     database      the database opened, migrated, and run off the event loop
     journal       events, inbox, conversations, approvals, attempts: what is written, and how
     preview       the facts of a risky call, its warnings, its fingerprint
+    policy        who may decide what, and how many must
     gate          policy and approval: run, ask or refuse; execute once
     prompts       the one renderer: system prompt, cards, outcomes, errors
     model         the language model: a protocol, and its OpenAI-compatible adapter

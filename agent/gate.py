@@ -41,6 +41,7 @@ from agent.operations import (
     parse,
 )
 from agent.platica import Permit, Platica
+from agent.policy import Policy, Rule, fits, requesters
 from agent.preview import Context, Hopeless, Preview, Previewer, differences
 from agent.settings import Settings
 from agent.visible import visible
@@ -61,11 +62,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who, from where it can't be typed: kind "os" (uid), "slack" (team and user), "mcp" (authenticated client)."""
+    """Who, from where it can't be typed: kind "os" (uid), "slack" (team and user), "mcp" (authenticated client).
+
+    `groups` are ids of those that policy names, looked up by the interface at the moment of a decision.
+    """
 
     kind: str
     id: str
     name: str = ""
+    groups: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def key(self) -> str:
@@ -131,6 +136,7 @@ class Gate:
         self._settings, self._platica, self._journal = settings, platica, journal
         self._clock = clock or time.time
         self._previewer = Previewer(platica, settings)
+        self.policy = Policy(settings)
         self._ahead: dict[str, tuple[str, Context]] = {}
 
     def reading(self) -> Reading:
@@ -254,7 +260,7 @@ class Gate:
 
         def store(tx: Transaction) -> Approval:
             now = tx.now()
-            approval = replace(bound, requested_at=now, expires_at=now + self._settings.approval_ttl)
+            approval = replace(bound, requested_at=now, expires_at=now + bound.expires_at)
             if also is not None:
                 also(tx)
             tx.propose(approval)
@@ -312,7 +318,9 @@ class Gate:
         conversation: str,
         by: Identity,
     ) -> Approval:
-        """An approval with everything that it is bound to; its times come with the commit."""
+        """An approval with everything that it is bound to. Its times come with the commit; until then, it expires in
+        `expires_at` seconds."""
+        rule = self.policy.rule(calls[0].operation.tool(), _people(preview), by.kind)
         return Approval(
             id=secrets.token_urlsafe(9).replace("-", "a").replace("_", "b"),
             conversation=conversation,
@@ -327,10 +335,12 @@ class Gate:
             workspace=self._platica.workspace or "",
             key_id=self._settings.key_id,
             requested_by=by.key,
-            deciders=("os",) if by.kind == "os" else (by.kind, "os"),
+            deciders=rule.deciders,
             requested_at=0.0,
-            expires_at=0.0,
+            expires_at=rule.ttl,
             state="pending",
+            needed=rule.needed,
+            own=rule.own,
         )
 
     def _context(self, tx: Transaction, operation: Operation, *, own: str | None = None, **more: Any) -> Context:
@@ -365,8 +375,9 @@ class Gate:
     ) -> Approval:
         """Records a person's decision. Anything but "approve" is a no. Raises DecisionRefused: why nothing moved.
 
-        `also` goes on record in the same commit; it is told the conversation, and says whether `execute` follows at
-        once. Whoever says so calls `forget` at the end.
+        The approval that comes back still waits where somebody else has to approve it, too. Otherwise `also` goes on
+        record in the same commit; it is told the conversation, and says whether `execute` follows at once. Whoever says
+        so calls `forget` at the end.
         """
         approve = decision == "approve"
         ahead: list[tuple[str, Context]] = []
@@ -382,11 +393,14 @@ class Gate:
                 return DecisionRefused(_why(approval.state), approval=approval_id, state=approval.state)
             if (refused := self._may_decide(approval, by, approve, interactive, confirm)) is not None:
                 return refused
+            word = "approve" if approve else "deny"
+            made = Decision(approval_id, by.key, word, reason, interactive, 0.0)
+            if approve and approval.needed > 1 and (waits := self._one_more(tx, approval, made)) is not None:
+                return waits
             state = "approved" if approve else "denied"
             if not tx.move(approval_id, "pending", state, outcome={"reason": reason}):
                 return DecisionRefused("decided", approval=approval_id, state=state)
-            word = "approve" if approve else "deny"
-            tx.decide(Decision(approval_id, by.key, word, reason, interactive, 0.0))
+            tx.decide(made)
             if also is not None and also(tx, approval.conversation) and approve:
                 ahead.extend(self._lock_ahead(tx, approval))
             return replace(approval, state=state, decided_at=tx.now(), outcome={"reason": reason})
@@ -411,16 +425,39 @@ class Gate:
             target = self._target(parse_stored(approval.tool, approval.calls[0]["arguments"]))
             await shielded(self._journal.write(lambda tx: tx.unlock(target, found[0])))
 
-    def entitled(self, approval: Approval, by: Identity) -> DecisionRefused | None:
-        """Why this person can't decide it, whatever the decision."""
-        if by.kind not in approval.deciders:
+    @staticmethod
+    def _one_more(tx: Transaction, approval: Approval, made: Decision) -> Approval | DecisionRefused | None:
+        """One of several approvals that are needed. None: it is the last of them."""
+        # Takes the row first, so that of two who approve at one moment the second sees the first.
+        if not tx.move(approval.id, "pending", "pending"):
+            return DecisionRefused("decided", approval=approval.id, state="approved")
+        if not tx.decide(made):
+            return DecisionRefused("approved_before", approval=approval.id, needed=approval.needed)
+        people = {d.identity for d in tx.decisions(approval.id) if d.decision == "approve"}
+        return approval if len(people) < approval.needed else None
+
+    def entitled(self, approval: Approval, by: Identity, *, approve: bool = False) -> DecisionRefused | None:
+        """Why this person can't decide it, by what was bound to it and by what the settings say now."""
+        own = by.key in requesters(approval.requested_by, approval.calls)
+        rule = self._rule(approval)
+        both = fits(approval.deciders, by.key, by.groups) and fits(rule.deciders, by.key, by.groups)
+        # Whoever asked may always take it back.
+        if not both and (approve or not own):
             return DecisionRefused("not_entitled", approval=approval.id)
+        if approve and own and not (approval.own and rule.own):
+            return DecisionRefused("own_send", approval=approval.id)
         return None
+
+    def _rule(self, approval: Approval) -> Rule:
+        """The rule for it as the settings are now."""
+        return self.policy.rule(
+            approval.tool, _people(Preview.load(approval.preview)), approval.requested_by.partition(":")[0]
+        )
 
     def _may_decide(
         self, approval: Approval, by: Identity, approve: bool, interactive: bool, confirm: str | None
     ) -> DecisionRefused | None:
-        if (refused := self.entitled(approval, by)) is not None:
+        if (refused := self.entitled(approval, by, approve=approve)) is not None:
             return refused
         if not self._same_target(approval):
             return DecisionRefused("other_target", approval=approval.id, base_url=approval.base_url)
@@ -653,6 +690,16 @@ class Gate:
 
         return await self._journal.write(begin)
 
+    def _enough(self, approval: Approval, deciders: Sequence[str]) -> bool:
+        """Whether those who approved were entitled and enough, by what is bound and by what the settings say now."""
+        rule = self._rule(approval)
+        if len(set(deciders)) < max(approval.needed, rule.needed):
+            return False
+        if not all(fits(approval.deciders, who) and fits(rule.deciders, who) for who in deciders):
+            return False
+        asked = requesters(approval.requested_by, approval.calls)
+        return (approval.own and rule.own) or not asked & set(deciders)
+
     def _hindered(self, tx: Transaction, current: Approval, attempt: Attempt, *, first: bool) -> str | None:
         if current.state != ("approved" if first else "executing"):
             return _why(current.state)
@@ -660,7 +707,7 @@ class Gate:
             tx.move(current.id, "approved", swept)
             return swept
         deciders = [d.identity for d in tx.decisions(current.id) if d.decision == "approve"]
-        if not deciders or any(who.partition(":")[0] not in current.deciders for who in deciders):
+        if not self._enough(current, deciders):
             return "refused"
         # Also a later call of a batch takes the row, so that nobody closes the approval at the same moment.
         if not tx.move(current.id, "approved" if first else "executing", "executing"):
@@ -868,6 +915,12 @@ def _why(state: str) -> str:
     return {"approved": "decided", "executing": "used", "done": "used", "failed": "used", "unknown": "used"}.get(
         state, state
     )
+
+
+def _people(preview: Preview) -> int:
+    """How many people a call touches, as its card says."""
+    audience = preview.facts.get("audience") or {}
+    return max(int(audience.get("size", 0)), int(audience.get("unique", 0)))
 
 
 def _size(operation: Operation) -> int:

@@ -66,6 +66,8 @@ class Approval:
     state: str
     decided_at: float | None = None
     outcome: Json = None
+    needed: int = 1
+    own: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +251,7 @@ def _upserts(dialect: str) -> _Upserts:
 
         insert = postgresql.insert
     lease = insert(_conversation)
-    lock = insert(_lock)
+    lock, decided = insert(_lock), insert(_decision)
     free = (_conversation.c.lease_until < lease.excluded.updated_at) | (_conversation.c.owner == lease.excluded.owner)
     names = ("owner", "lease_until", "updated_at")
     return _Upserts(
@@ -264,7 +266,11 @@ def _upserts(dialect: str) -> _Upserts:
             where=(_lock.c.until < _b("now")) | (_lock.c.owner == lock.excluded.owner),
         ).returning(_lock.c.target),
         attempt=insert(_attempt).on_conflict_do_nothing().returning(_attempt.c.id),
-        decision=insert(_decision).on_conflict_do_nothing(),
+        decision=decided.on_conflict_do_update(
+            index_elements=["approval", "identity"],
+            set_={name: decided.excluded[name] for name in ("decision", "reason", "interactive", "at")},
+            where=(_decision.c.decision == "approve") & (decided.excluded.decision == "deny"),
+        ).returning(_decision.c.approval),
         post=insert(_post).on_conflict_do_nothing().returning(_post.c.key),
     )
 
@@ -477,15 +483,16 @@ class Transaction:
 
     def move(self, approval_id: str, old: str, new: str, *, outcome: Json = None) -> bool:
         """Compare-and-set of an approval's state; False when it was no longer `old`."""
-        decided = self.now() if old == "pending" else None
+        decided = self.now() if old == "pending" != new else None
         result = None if outcome is None else _dump(outcome)
         values = {"approval": approval_id, "old": old, "new": new, "decided": decided, "result": result}
         return bool(self._run(_MOVE, values))
 
-    def decide(self, decision: Decision) -> None:
+    def decide(self, decision: Decision) -> bool:
+        """False when this person has decided it before. Whoever approved may still deny."""
         row = {name: getattr(decision, name) for name in Decision.__slots__} | {"at": self.now()}
         row["reason"] = None if decision.reason is None else _storable(decision.reason)
-        self._run(self._upserts.decision, row)
+        return bool(self._run(self._upserts.decision, row))
 
     def decisions(self, approval_id: str) -> list[Decision]:
         rows = [_named(_decision, row) for row in self._run(_DECISIONS, {"wanted": approval_id})]
@@ -645,6 +652,8 @@ def _to_approval(row: Mapping[Any, Any]) -> Approval:
     values = dict(row)
     values |= {"calls": from_json(row["calls"]), "preview": from_json(row["preview"])}
     values |= {"deciders": tuple(row["deciders"].split()), "outcome": _load(row["outcome"])}
+    # SQLite has no booleans.
+    values["own"] = bool(row["own"])
     return Approval(**values)
 
 

@@ -32,6 +32,7 @@ from agent.journal import LEASE, Approval, Event, Item, Journal, Transaction, is
 from agent.model import Call, Completion, Model
 from agent.operations import Operation, RemoveCampaignAudienceClient, parse
 from agent.platica import Platica
+from agent.policy import named
 from agent.preview import Preview, fold
 from agent.prompts import Language, Words, words
 from agent.settings import Settings
@@ -198,6 +199,10 @@ class Agent:
             raise
         if decided is not None:
             decided()
+        if approval.state == "pending":
+            for event in self._one_more(approval, self.words(language)):
+                yield event
+            return
         # Where the lease had to be waited for, others may have run it since it was read.
         turn = self._resume(approval, by, fresh=bool(held))
         guarded = self._guarded(approval.conversation, turn, owner=owner, held=held, hold=hold)
@@ -207,6 +212,12 @@ class Agent:
                     yield event
         finally:
             await self.gate.forget(approval)
+
+    @staticmethod
+    def _one_more(approval: Approval, words: Words) -> Sequence[AgentEvent]:
+        """What is said to somebody who approved, while another person has to approve it, too."""
+        text = words.say("turn.one_more", approval=approval.id, needed=approval.needed)
+        return Text(text), Reply(text)
 
     async def ask_anew(
         self,
@@ -832,7 +843,8 @@ class Agent:
     def asked(self, approval: Approval, language: Language | None = None) -> ApprovalAsked:
         """The card of a stored approval; any interface may show it at any time."""
         preview = Preview.load(approval.preview)
-        card = self.words(language).card(preview, approval=approval.id, expires_at=approval.expires_at)
+        rule = {"needed": approval.needed, "own": approval.own, "who": named(approval.deciders)}
+        card = self.words(language).card(preview, approval=approval.id, expires_at=approval.expires_at, rule=rule)
         arguments = [call["arguments"] for call in approval.calls]
         return ApprovalAsked(
             approval.id,

@@ -152,7 +152,10 @@ class Words:
         key = f"{tool}.{kind}"
         return self.say(key if self.has(key) else f"outcome.{kind}", tool=tool, **_safe(data))
 
-    def card(self, preview: Preview, *, approval: str, expires_at: float) -> Card:
+    def card(
+        self, preview: Preview, *, approval: str, expires_at: float, rule: Mapping[str, Json] | None = None
+    ) -> Card:
+        """`rule`: how many are `needed`, whether who asked may be one of them (`own`), `who` is named."""
         template = self._environment.get_template(f"cards/{self.language}/{preview.tool}.j2")
         text = template.render(facts=preview.facts, arguments=preview.arguments, members=preview.members[:5])
         # An empty line of the message is part of what will be read; others only part the template's own lines.
@@ -162,13 +165,20 @@ class Words:
         expiry = self.when(datetime.fromtimestamp(expires_at, UTC).isoformat())
         return Card(
             headline.strip(),
-            [_row(line) for line in lines],
+            [*map(_row, lines), *self._policy(rule or {})],
             warnings[:_SHOWN_WARNINGS],
             warnings[_SHOWN_WARNINGS:],
             [self.say("drift.intro"), *drift] if drift else [],
             preview.confirm,
             self.say("card.footer", approval=approval, expiry=expiry, folded=len(warnings[_SHOWN_WARNINGS:])),
         )
+
+    def _policy(self, rule: Mapping[str, Json]) -> list[tuple[str, str]]:
+        """What a person has to know of who decides; nothing where it is as always."""
+        data = {"needed": 1, "own": True, "who": [], **rule}
+        if data["needed"] == 1 and data["own"] and not data["who"]:
+            return []
+        return [(self.say("policy.label"), self.say("policy.text", **data))]
 
     def _difference(self, item: Mapping[str, Any]) -> str:
         if item["what"] == "audience":

@@ -65,6 +65,14 @@ class Settings(BaseSettings):
     confirm_typed_over: Annotated[int, Field(ge=1)] = 100
     max_audience: Annotated[int, Field(ge=1)] = 200_000
     approval_ttl: Annotated[float, Field(gt=0, le=7 * 86400)] = 3600.0
+    approval_ttls: str = ""
+    """Seconds by operation, where they differ: `send_campaign=900; delete_campaign=600`."""
+    approvers: str = ""
+    """By operation, `*` for all others: `send_campaign=slack:T1/U1, slack-group:S1; *=slack`. Empty: whoever asks."""
+    self_approve_up_to: Annotated[int | None, Field(ge=0)] = None
+    """Recipients above which whoever asked for a send may not approve it."""
+    two_approvers_over: Annotated[int | None, Field(ge=0)] = None
+    """Recipients above which a send needs two different people."""
     request_deadline: Annotated[float, Field(gt=0, le=600)] = 30.0
     requests_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     """Of one key in this process; divide the key's 30 among replicas."""

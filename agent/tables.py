@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-REVISION = "0004"
+REVISION = "0005"
 """The newest migration: what a database of this program says of itself."""
 
 metadata = sa.MetaData()
@@ -61,6 +61,8 @@ approval = sa.Table(
     sa.Column("key_id", sa.String, nullable=False),
     sa.Column("requested_by", sa.String, nullable=False),
     sa.Column("deciders", sa.String, nullable=False),
+    sa.Column("needed", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("own", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("requested_at", sa.Float, nullable=False),
     sa.Column("expires_at", sa.Float, nullable=False),
     sa.Column("state", sa.String, nullable=False, index=True),

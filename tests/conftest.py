@@ -17,6 +17,7 @@ BOTH = {
     "test_inbox",
     "test_journal",
     "test_loop",
+    "test_policy",
     "test_promises",
     "test_races",
     "test_review",

@@ -1,0 +1,212 @@
+"""Approval policy: who may decide, own sends, second approvers, expiry by operation; bound to the approval, and judged
+again when it runs."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import UsageError
+from agent.events import AgentEvent, Reply
+from agent.gate import Identity
+from agent.preview import Preview
+from tests.support import CITA, ENCUESTA, World, again, card, failure, make_world, results, settings, sql
+
+ANA, BOB, EVE = (Identity("slack", f"T1/U{name}") for name in ("ANA", "BOB", "EVE"))
+LOCAL = Identity("os", "1000")
+DELETE = ("delete_campaign", {"campaignId": ENCUESTA})
+SEND = (
+    "send_campaign",
+    {"campaignId": CITA, "channelId": "wb-501", "template": {"params": ["cliente", "mañana a las 9"]}},
+)
+PEOPLE = 35
+"""In the audience of CITA."""
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    made = make_world(tmp_path)
+    yield made
+    await made.agent.aclose()
+
+
+def under(world: World, **policy: Any) -> World:
+    """A process with a policy, on the same database and API."""
+    return again(world, confirm_typed_over=100_000, **policy)
+
+
+async def ask(world: World, call: Any, by: Identity = ANA, session: str = "s") -> str:
+    return card(await world.say("please", [call], session=session, by=by)).id
+
+
+async def approve(world: World, id: str, by: Identity, *script: Any) -> list[AgentEvent]:
+    approval = await world.agent.journal.read(lambda tx: tx.approval(id))
+    assert approval is not None
+    title = Preview.load(approval.preview).facts["campaign"]["title"]
+    return await world.decide(id, "approve", *script, by=by, confirm=title)
+
+
+def outcomes(events: Sequence[AgentEvent]) -> list[str]:
+    return [result.outcome for result in results(events)]
+
+
+def state(world: World) -> list[str]:
+    return [row[0] for row in sql(world, "SELECT state FROM approval ORDER BY requested_at")]
+
+
+async def test_without_policy_whoever_asks_may_decide_and_so_may_the_terminal(world: World) -> None:
+    id = await ask(world, DELETE)
+    assert failure(await approve(world, id, Identity("mcp", "client"))).code == "approval_not_entitled"
+    assert outcomes(await approve(world, id, LOCAL, "done")) == ["done"]
+
+
+@pytest.mark.parametrize("who", ["slack:T1/UBOB", "slack-group:S1"])
+async def test_only_those_on_the_list_of_an_operation_may_approve_it(world: World, who: str) -> None:
+    other = under(world, approvers=f"delete_campaign={who}; *=*")
+    id = await ask(other, DELETE)
+    member = Identity("slack", "T1/UBOB", groups=("S9", "S1") if "group" in who else ())
+    for stranger in (ANA, EVE, LOCAL, Identity("slack", "T2/UBOB"), Identity("slack", "T1/UEVE", groups=("S2",))):
+        assert failure(await approve(other, id, stranger)).code == "approval_not_entitled"
+    assert failure(await other.decide(id, "deny", by=EVE)).code == "approval_not_entitled"
+    assert state(other) == ["pending"]
+    assert other.gated() == []
+    assert outcomes(await approve(other, id, member, "done")) == ["done"]
+    # What isn't named goes by the line for all others.
+    assert outcomes(await approve(other, await ask(other, SEND), ANA, "sent")) == ["done"]
+    await other.agent.aclose()
+
+
+async def test_whoever_asked_may_always_take_it_back(world: World) -> None:
+    other = under(world, approvers="*=slack:T1/UBOB")
+    id = await ask(other, DELETE)
+    assert outcomes(await other.decide(id, "deny", "as you wish", by=ANA)) == ["denied"]
+    await other.agent.aclose()
+
+
+async def test_own_sends_above_a_size_need_somebody_else(world: World) -> None:
+    other = under(world, self_approve_up_to=PEOPLE - 1)
+    id = await ask(other, SEND)
+    assert failure(await approve(other, id, ANA)).code == "approval_own_send"
+    assert outcomes(await approve(other, id, BOB, "sent")) == ["done"]
+    # Up to that size, and whatever is no send, as ever.
+    assert outcomes(await approve(other, await ask(other, DELETE), ANA, "gone")) == ["done"]
+    await other.agent.aclose()
+    enough = under(world, self_approve_up_to=PEOPLE)
+    assert outcomes(await approve(enough, await ask(enough, SEND, session="t"), ANA, "sent")) == ["done"]
+    await enough.agent.aclose()
+
+
+async def test_a_large_send_needs_two_people(world: World) -> None:
+    other = under(world, two_approvers_over=PEOPLE - 1)
+    id = await ask(other, SEND)
+    events = await approve(other, id, ANA)
+    assert [type(event) for event in events][-1] is Reply
+    assert "2" in events[-1].text  # type: ignore[union-attr]
+    assert other.gated() == []
+    # The same person twice isn't two.
+    assert failure(await approve(other, id, ANA)).code == "approval_approved_before"
+    assert state(other) == ["pending"]
+    assert outcomes(await approve(other, id, BOB, "sent")) == ["done"]
+    assert len(other.gated()) == 1
+    assert sql(other, "SELECT identity FROM decision ORDER BY identity") == [(ANA.key,), (BOB.key,)]
+    assert sql(other, 'SELECT "by" FROM attempt') == [(f"{ANA.key},{BOB.key}",)]
+    assert failure(await approve(other, id, EVE)).code == "approval_used"
+    await other.agent.aclose()
+
+
+async def test_two_who_approve_at_one_moment_start_it_once(world: World) -> None:
+    one = under(world, two_approvers_over=1)
+    two = under(world, two_approvers_over=1)
+    for number in range(5):
+        session = f"s{number}"
+        id = await ask(one, SEND, EVE, session)
+        before = len(world.gated())
+        both = await asyncio.gather(approve(one, id, ANA, "sent"), approve(two, id, BOB, "sent"))
+        one.model.script.clear()
+        two.model.script.clear()
+        assert sorted(len(outcomes(events)) for events in both) == [0, 1]
+        assert len(world.gated()) == before + 1
+    assert set(state(one)) == {"done"}
+    await one.agent.aclose()
+    await two.agent.aclose()
+
+
+async def test_a_no_ends_it_also_after_a_yes_and_also_from_whoever_said_yes(world: World) -> None:
+    other = under(world, two_approvers_over=1)
+    for number, who in enumerate((BOB, ANA)):
+        id = await ask(other, SEND, EVE, f"s{number}")
+        await approve(other, id, ANA)
+        assert outcomes(await other.decide(id, "deny", "very well", by=who)) == ["denied"]
+        assert failure(await approve(other, id, BOB)).code == "approval_denied"
+    assert other.gated() == []
+    await other.agent.aclose()
+
+
+async def test_with_both_rules_the_one_who_asked_is_none_of_the_two(world: World) -> None:
+    other = under(world, two_approvers_over=1, self_approve_up_to=1)
+    id = await ask(other, SEND)
+    assert failure(await approve(other, id, ANA)).code == "approval_own_send"
+    await approve(other, id, BOB)
+    assert outcomes(await approve(other, id, EVE, "sent")) == ["done"]
+    await other.agent.aclose()
+
+
+async def test_a_policy_that_became_stricter_holds_for_what_waits_and_a_looser_one_does_not(world: World) -> None:
+    loose, strict = under(world), under(world, approvers="*=slack:T1/UBOB", two_approvers_over=1)
+    id = await ask(loose, DELETE)
+    assert failure(await approve(strict, id, ANA)).code == "approval_not_entitled"
+    assert outcomes(await approve(strict, id, BOB, "gone")) == ["done"]
+    bound = await ask(strict, SEND, ANA, "t")
+    assert failure(await approve(loose, bound, ANA)).code == "approval_not_entitled"
+    assert world.gated()[1:] == []
+    await loose.agent.aclose()
+    await strict.agent.aclose()
+
+
+async def test_what_was_approved_under_another_policy_is_judged_again_when_it_runs(world: World) -> None:
+    """Approved by one person, and then a process starts it that wants two, or another one."""
+    for policy in ({"two_approvers_over": 1}, {"approvers": "*=slack:T1/UBOB"}, {"self_approve_up_to": 1}):
+        id = await ask(world, SEND, ANA, str(policy))
+        await world.agent.gate.decide(id, "approve", by=ANA)
+        other = under(world, **policy)
+        assert outcomes(await other.say(None, "not run", session=str(policy), by=ANA)) == ["not_run"], policy
+        await other.agent.aclose()
+    assert world.gated() == []
+
+
+async def test_each_operation_may_have_its_own_expiry(world: World) -> None:
+    other = under(world, approval_ttls="delete_campaign=60", approval_ttl=3600.0)
+    first, second = await ask(other, DELETE), await ask(other, SEND, session="t")
+    world.clock.tick(61)
+    assert failure(await approve(other, first, ANA)).code == "approval_expired"
+    assert outcomes(await approve(other, second, ANA, "sent")) == ["done"]
+    await other.agent.aclose()
+
+
+async def test_the_card_says_who_decides_where_it_is_not_as_always(world: World) -> None:
+    assert not any("decides" in label for label, _ in card(await world.say("please", [DELETE])).card.rows)
+    other = under(world, approvers="*=slack:T1/UBOB", two_approvers_over=1, self_approve_up_to=1)
+    rows = dict(card(await other.say("please send it", [SEND], session="t", by=ANA)).card.rows)
+    assert rows["Who decides"] == "slack:T1/UBOB; 2 different people; not whoever asked for it"
+    await other.agent.aclose()
+
+
+@pytest.mark.parametrize(
+    ("policy", "setting"),
+    [
+        ({"approvers": "send_campaign"}, "CAMPAIGN_AGENT_APPROVERS"),
+        ({"approvers": "send_campaing=*"}, "CAMPAIGN_AGENT_APPROVERS"),
+        ({"approvers": "send_campaign=U1"}, "CAMPAIGN_AGENT_APPROVERS"),
+        ({"approvers": "send_campaign=slack:U1"}, "CAMPAIGN_AGENT_APPROVERS"),
+        ({"approvers": "*=*; *=os"}, "CAMPAIGN_AGENT_APPROVERS"),
+        ({"approval_ttls": "send_campaign=soon"}, "CAMPAIGN_AGENT_APPROVAL_TTLS"),
+        ({"approval_ttls": "send_campaign=0"}, "CAMPAIGN_AGENT_APPROVAL_TTLS"),
+    ],
+)
+async def test_a_policy_that_cannot_be_read_is_named(tmp_path: Path, policy: dict[str, str], setting: str) -> None:
+    assert settings(**policy)
+    with pytest.raises(UsageError) as raised:
+        make_world(tmp_path, **policy)
+    assert raised.value.data["setting"] == setting
