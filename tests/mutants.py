@@ -99,7 +99,7 @@ DECISIONS = (
     mutant(
         "anybody-decides",
         "an approval says which kinds of identity may decide it",
-        "if by.kind not in approval.deciders:",
+        "if not both and (approve or not own):",
         "if False:",
         "test_another_kind_of_identity_may_not_decide",
     ),
@@ -227,15 +227,15 @@ BOUND = (
     mutant(
         "decider-not-judged-again",
         "at the claim entitlement is judged again",
-        'if not deciders or any(who.partition(":")[0] not in current.deciders for who in deciders):',
-        "if not deciders:",
+        "if not all(fits(approval.deciders, who) and fits(rule.deciders, who) for who in deciders):",
+        "if False:",
         "test_whoever_decided_is_judged_again_at_the_start",
     ),
     mutant(
         "no-decision-needed",
         "approved means enough distinct entitled decisions",
-        'if not deciders or any(who.partition(":")[0] not in current.deciders for who in deciders):',
-        'if any(who.partition(":")[0] not in current.deciders for who in deciders):',
+        "if len(set(deciders)) < max(approval.needed, rule.needed):",
+        "if False:",
         "test_a_state_without_a_decision_is_no_approval",
     ),
 )
@@ -476,4 +476,49 @@ LAST_DOOR = (
     ),
 )
 
-MUTANTS = (*ASKS, *DECISIONS, *BOUND, *DRIFT, *ONCE, *LOCK, *LAST_DOOR)
+POLICY = (
+    mutant(
+        "anybody-approves",
+        "only approvers of the operation may approve it",
+        "both = fits(approval.deciders, by.key, by.groups) and fits(rule.deciders, by.key, by.groups)",
+        "both = True",
+        "test_policy.py::test_only_those_on_the_list_of_an_operation_may_approve_it",
+    ),
+    mutant(
+        "bound-approvers-forgotten",
+        "who may approve is bound to the approval when it is asked for",
+        "both = fits(approval.deciders, by.key, by.groups) and fits(rule.deciders, by.key, by.groups)",
+        "both = fits(rule.deciders, by.key, by.groups)",
+        "test_policy.py::test_a_policy_that_became_stricter_holds_for_what_waits_and_a_looser_one_does_not",
+    ),
+    mutant(
+        "own-send-approved",
+        "whoever asked for a large send may not approve it",
+        "if approve and own and not (approval.own and rule.own):",
+        "if False:",
+        "test_policy.py::test_own_sends_above_a_size_need_somebody_else",
+    ),
+    mutant(
+        "one-is-enough",
+        "a large send needs two different people",
+        "return approval if len(people) < approval.needed else None",
+        "return None",
+        "test_policy.py::test_a_large_send_needs_two_people",
+    ),
+    mutant(
+        "the-same-person-twice",
+        "one person who approves twice is one person",
+        'return DecisionRefused("approved_before", approval=approval.id, needed=approval.needed)',
+        "return None",
+        "test_policy.py::test_a_large_send_needs_two_people",
+    ),
+    mutant(
+        "policy-not-judged-again",
+        "at the claim policy is judged again: how many, who, and whether they asked for it",
+        "if not self._enough(current, deciders):",
+        "if not deciders:",
+        "test_policy.py::test_what_was_approved_under_another_policy_is_judged_again_when_it_runs",
+    ),
+)
+
+MUTANTS = (*ASKS, *DECISIONS, *BOUND, *DRIFT, *ONCE, *LOCK, *LAST_DOOR, *POLICY)

@@ -61,7 +61,7 @@ class Nursery:
     """Runs tests of a copy, each time in a new process. `PROPERTIES=once`: no game is made smaller after it failed."""
 
     def __init__(self) -> None:
-        env = {**os.environ, "PROPERTIES": "once", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        env = {**os.environ, "PROPERTIES": "once", "TEST_ENGINES": "sqlite", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         for name in ("PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS"):
             env.pop(name, None)
         self.process = subprocess.Popen(
