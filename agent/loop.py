@@ -178,8 +178,7 @@ class Agent:
         def lease(tx: Transaction, conversation: str) -> bool:
             # Read anew: what is in memory belongs to whoever has the conversation now.
             known = Transcript(language=self._locale)
-            if self._take(tx, conversation, owner, known, None) is None:
-                held.append(known)
+            held.extend([known] if self._take(tx, conversation, owner, known, None) is None else [])
             if hold is not None:
                 self._take_decision(tx, conversation, hold, known if held else None)
             return bool(held)
