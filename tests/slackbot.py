@@ -20,6 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+import sqlalchemy
+
 from tests.fakeslack import APP_TOKEN, BOT_TOKEN, SIGNING_SECRET, FakeSlack, Message
 from tests.support import Loopback, Served, journal_url
 
@@ -246,6 +248,23 @@ def ledger(folder: Path) -> list[dict[str, Any]]:
 def gated(folder: Path) -> list[dict[str, Any]]:
     """Those that nobody may send without an approval."""
     return [row for row in ledger(folder) if row["method"] == "DELETE" or row["path"].endswith("/send")]
+
+
+async def idle(folder: Path) -> None:
+    """Until nothing waits in the bot's inbox."""
+    async with asyncio.timeout(15):
+        while sql(folder, "SELECT count(*) FROM inbox WHERE done_at IS NULL") != [(0,)]:
+            await asyncio.sleep(0.02)
+
+
+def sql(folder: Path, statement: str) -> list[tuple[Any, ...]]:
+    """Straight into the bot's database."""
+    engine = sqlalchemy.create_engine(journal_url(folder), poolclass=sqlalchemy.NullPool)
+    with engine.begin() as connection:
+        found = connection.exec_driver_sql(statement)
+        rows = [tuple(row) for row in found] if found.returns_rows else []
+    engine.dispose()
+    return rows
 
 
 # What tests ask of the fake.

@@ -17,12 +17,23 @@ from agent.interfaces.slack_listeners import Listeners
 from agent.interfaces.slack_manifest import LISTENERS, manifest
 from agent.prompts import words
 from tests.fakeslack import APP_TOKEN, BOT_TOKEN, BOT_USER, SIGNING_SECRET, FakeSlack, Message, Said, Timing, Wire
-from tests.slackbot import ModelServer, answered, answers, approval_of, cards, gated, last_words, running, tool_answers
-from tests.support import BUEN_FIN, ENCUESTA
+from tests.slackbot import (
+    ModelServer,
+    answered,
+    answers,
+    approval_of,
+    cards,
+    gated,
+    idle,
+    last_words,
+    running,
+    tool_answers,
+)
+from tests.support import BUEN_FIN, CITA, ENCUESTA
 
 DELETE = ("delete_campaign", {"campaignId": BUEN_FIN})
 REMOVE = ("remove_campaign_audience_client", {"campaignId": ENCUESTA, "phoneNumber": "+525500100011"})
-LIST = ("list_campaigns", {})
+SEND = ("send_campaign", {"campaignId": CITA, "channelId": "wb-501", "template": {"params": ["team", "Friday"]}})
 
 
 @pytest.fixture
@@ -40,7 +51,7 @@ async def model() -> AsyncIterator[ModelServer]:
         said, told = last_words(messages), tool_answers(messages)
         if told:
             return [f"outcome {told[-1]['outcome']} {told[-1].get('reason', '')}"]
-        named = {"remove": [REMOVE], "delete": [DELETE], "list": [LIST], "slowly": ["one ", "…", "two"]}
+        named = {"remove": [REMOVE], "delete": [DELETE], "send": [SEND], "slowly": ["one ", "…", "two"]}
         return named.get(said, [f"heard {said}"])
 
     async with ModelServer(script) as server:
@@ -222,16 +233,18 @@ async def test_a_long_answer_is_several_messages(slack: FakeSlack, tmp_path: Pat
 async def test_slack_may_be_slow(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
     """Too many calls, and answers that never come: every message is there, once."""
     ana = slack.add_user("ana")
+    slack.fault("chat.startStream", error="not_allowed", times=100)
     slack.fault("chat.postMessage", status=429, times=2)
     slack.fault("chat.postMessage", drop=True, processed=True, skip=1)
     slack.fault("chat.postMessage", drop=True, skip=1)
     slack.fault("chat.postMessage", status=503, skip=1)
     slack.fault("chat.postMessage", error="internal_error", processed=True, skip=1)
     async with running(slack, tmp_path, settings=model.settings):
-        threads = [(await slack.say(ana, f"number {n}")).thread_ts for n in range(4)]
-        for number, thread in enumerate(threads):
-            assert await answered(slack, thread) == [f"heard number {number}"]
-    assert len(slack.messages()) == 8
+        for number in range(6):
+            said = await slack.say(ana, f"number {number}")
+            assert await answered(slack, said.thread_ts) == [f"heard number {number}"]
+    assert len(slack.messages()) == 12
+    assert [fault.times for fault in slack.faults[1:]] == [0] * 5
 
 
 async def test_the_stop_button_stops_the_turn_and_says_so(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
@@ -263,7 +276,7 @@ async def test_a_card_is_approved_by_a_click(slack: FakeSlack, tmp_path: Path, m
         assert "@ana" in slack.text(card.ts)
         (text,) = await answered(slack, said.thread_ts)
         # What happened is stated by code before the model has a word.
-        assert re.fullmatch(r"✓ Removed from .*: 1 with .*\.\noutcome done ", text)
+        assert re.fullmatch(r"✓ Removed from .*: 1 with .*\.\noutcome done *", text)
         await slack.wait_for(lambda: slack.session_status(said.channel, said.thread_ts) == "active")
     assert [row["method"] for row in gated(tmp_path)] == ["DELETE"]
 
@@ -361,6 +374,52 @@ async def test_who_is_not_entitled_is_told_so(slack: FakeSlack, tmp_path: Path, 
     assert gated(tmp_path) == []
 
 
+async def test_only_those_whom_policy_names_may_decide(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    """By name and by user group, as the group is at the moment of the click."""
+    ana, beto, cora = (slack.add_user(name) for name in ("ana", "beto", "cora"))
+    group, channel = slack.add_group("chiefs", [beto]), slack.add_channel("promos", [ana, beto, cora])
+    approvers = f"*=slack:T0FAKE/{cora}, slack-group:{group}"
+    async with running(slack, tmp_path, settings={**model.settings, "APPROVERS": approvers}):
+        said = await slack.say(ana, f"<@{BOT_USER}> remove", channel)
+        (card,) = await slack.wait_for(lambda: cards(slack, said.thread_ts))
+        assert slack.mentioned(card.ts) == {cora, group}
+        await slack.click(ana, card.ts, "approval_approve", dialog=True)
+        await slack.wait_for(lambda: slack.ephemerals(ana))
+        slack.groups[group] = ("chiefs", [])
+        await slack.click(beto, card.ts, "approval_approve", dialog=True)
+        await slack.wait_for(lambda: slack.ephemerals(beto))
+        assert slack.buttons(card.ts)
+        assert gated(tmp_path) == []
+        slack.groups[group] = ("chiefs", [beto])
+        await idle(tmp_path)
+        await slack.click(beto, card.ts, "approval_approve", dialog=True)
+        await slack.wait_for(lambda: "Done:" in slack.text(card.ts))
+        assert "@beto" in slack.text(card.ts)
+    assert len(gated(tmp_path)) == 1
+
+
+async def test_a_large_send_wants_two_others(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    ana, beto, cora = (slack.add_user(name) for name in ("ana", "beto", "cora"))
+    channel = slack.add_channel("promos", [ana, beto, cora])
+    settings = {**model.settings, "TWO_APPROVERS_OVER": "1", "SELF_APPROVE_UP_TO": "1"}
+    async with running(slack, tmp_path, settings=settings):
+        said = await slack.say(ana, f"<@{BOT_USER}> send", channel)
+        (card,) = await slack.wait_for(lambda: cards(slack, said.thread_ts))
+        await slack.click(ana, card.ts, "approval_approve", dialog=True)
+        await slack.wait_for(lambda: slack.ephemerals(ana))
+        await slack.click(beto, card.ts, "approval_approve", dialog=True)
+        await slack.wait_for(lambda: "Approved by @beto" in slack.text(card.ts))
+        await idle(tmp_path)
+        assert slack.buttons(card.ts)
+        await slack.click(beto, card.ts, "approval_approve", dialog=True)
+        await slack.wait_for(lambda: slack.ephemerals(beto))
+        await idle(tmp_path)
+        assert gated(tmp_path) == []
+        await slack.click(cora, card.ts, "approval_approve", dialog=True)
+        await slack.wait_for(lambda: "Done:" in slack.text(card.ts))
+    assert len(gated(tmp_path)) == 1
+
+
 async def test_a_card_that_was_decided_in_a_terminal_shows_it(
     slack: FakeSlack, tmp_path: Path, model: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,12 +508,13 @@ async def test_healthz_fails_while_the_socket_is_stale(slack: FakeSlack, tmp_pat
         assert await health(bot.told["health"]) == (200, {"worker": True, "socket": True})
         slack.fault("apps.connections.open", error="internal_error", times=1_000)
         slack.stale()
-        while (found := await health(bot.told["health"]))[0] == 200:
-            await asyncio.sleep(0.05)
-        assert found == (503, {"worker": True, "socket": False})
-        slack.faults.clear()
-        while (await health(bot.told["health"]))[0] != 200:
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(15):
+            while (found := await health(bot.told["health"]))[0] == 200:
+                await asyncio.sleep(0.05)
+            assert found == (503, {"worker": True, "socket": False})
+            slack.faults.clear()
+            while (await health(bot.told["health"]))[0] != 200:
+                await asyncio.sleep(0.05)
         said = await slack.say(ana, "hello")
         assert await answered(slack, said.thread_ts) == ["heard hello"]
 
@@ -518,6 +578,6 @@ def test_every_row_of_the_manifest_has_its_listener() -> None:
 
     web: Any = type("Web", (), {"team": "T", "bot_user": "U", "bot_id": "B"})()
     anything: Any = None
-    Listeners(anything, web, anything, anything).register(App())
+    Listeners(anything, web, anything, anything, anything).register(App())
     named = {(kind, what) for kind, what in heard if isinstance(what, str)}
     assert named == {(row.kind, row.type if row.kind == "event" else row.name) for row in LISTENERS}

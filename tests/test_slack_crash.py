@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy
 
 from agent.interfaces.slack_manifest import manifest
 from agent.prompts import words
-from tests import support
 from tests.conftest import ENGINES
 from tests.fakeslack import Delivery, FakeSlack, Message, Said
-from tests.slackbot import ModelServer, answered, cards, gated, last_words, ledger, running, tool_answers
-from tests.support import ENCUESTA, journal_url
+from tests.slackbot import ModelServer, answered, cards, gated, last_words, ledger, running, sql, tool_answers
+from tests.support import ENCUESTA
 
 REMOVE = ("remove_campaign_audience_client", {"campaignId": ENCUESTA, "phoneNumber": "+525500100011"})
 both_engines = pytest.mark.parametrize("engine", ENGINES, indirect=True)
@@ -50,16 +48,6 @@ async def model() -> AsyncIterator[ModelServer]:
         yield server
 
 
-def sql(folder: Path, statement: str) -> list[Any]:
-    """Straight into the bot's database."""
-    engine = sqlalchemy.create_engine(journal_url(folder), poolclass=sqlalchemy.NullPool)
-    with engine.begin() as connection:
-        found = connection.exec_driver_sql(statement.replace("%", "%%") if support.engine != "sqlite" else statement)
-        rows = [tuple(row) for row in found] if found.returns_rows else []
-    engine.dispose()
-    return rows
-
-
 def arm(folder: Path, kind: str, method: str, path: str) -> None:
     """The sandbox takes half a minute for the next such request, before it acts or after."""
     with contextlib.closing(sqlite3.connect(folder / "home" / "sandbox.db")) as connection, connection:
@@ -86,6 +74,8 @@ async def test_killed_while_it_posts_an_answer(
     """Whether Slack has done what it was asked, or not: the answer is there once."""
     ana = slack.add_user("ana")
     slack.fault(method, hang=60, processed=processed)
+    if method == "chat.postMessage":
+        slack.fault("chat.startStream", error="not_allowed", times=100)
     async with running(slack, tmp_path, settings=model.settings) as bot:
         said = await slack.say(ana, text)
         if method == "chat.stopStream":

@@ -15,6 +15,7 @@ from agent.errors import UsageError
 from agent.interfaces.slack_cards import Cards
 from agent.interfaces.slack_listeners import Listeners
 from agent.interfaces.slack_manifest import EVENTS_PATH
+from agent.interfaces.slack_people import People
 from agent.interfaces.slack_posts import Posts
 from agent.interfaces.slack_web import SlackRefused, SlackUnsure, Web
 from agent.interfaces.slack_worker import POLL, Worker
@@ -94,9 +95,10 @@ class SlackBot:
         await self._agent.journal.open()
         async with self._connected() as web:
             posts = Posts(web, self._agent.journal)
-            self._cards = Cards(self._agent, web, posts)
-            self._worker = Worker(self._agent, web, posts, self._cards)
-            listeners = Listeners(self._agent, web, self._cards, self._worker)
+            people = People(web, self._agent.gate.policy)
+            self._cards = Cards(self._agent, web, posts, people)
+            self._worker = Worker(self._agent, web, posts, self._cards, people)
+            listeners = Listeners(self._agent, web, self._cards, self._worker, people)
             app = self._bolt(web)
             listeners.register(app)
             jobs = [asyncio.create_task(self._worker.run()), asyncio.create_task(self._sweep(web))]

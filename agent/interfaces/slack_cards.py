@@ -2,16 +2,19 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from agent.errors import AgentError
 from agent.events import ApprovalAsked
-from agent.gate import Identity, Outcome
+from agent.gate import Outcome
 from agent.interfaces.slack_blocks import WAITS, CardState, card_message, home_view
+from agent.interfaces.slack_people import People
 from agent.interfaces.slack_posts import Posts
 from agent.interfaces.slack_text import QUIET, date, people, shown, status
 from agent.interfaces.slack_web import SlackRefused, SlackUnsure, Thread, Web
 from agent.journal import Approval, Post, Transaction, make_owner
 from agent.loop import Agent
+from agent.policy import named, requesters
 from agent.prompts import Language, Words
 
 log = logging.getLogger("agent.slack")
@@ -24,11 +27,26 @@ _HOLD = 30.0
 """Seconds for which nobody else changes a card while one process does."""
 
 
+@dataclass(frozen=True, slots=True)
+class Face:
+    """What a card shows: an approval, how it stands, and who is called to decide."""
+
+    approval: Approval
+    state: CardState
+    whom: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """What tells one face of a card from another."""
+        first = f" {self.state.by}" if self.state.state == "pending" and self.state.by else ""
+        return self.state.state + first
+
+
 class Cards:
     """Every card on record, and what it shows."""
 
-    def __init__(self, agent: Agent, web: Web, posts: Posts) -> None:
-        self._agent, self._web, self._posts = agent, web, posts
+    def __init__(self, agent: Agent, web: Web, posts: Posts, people: People) -> None:
+        self._agent, self._web, self._posts, self._people = agent, web, posts, people
 
     def words(self, language: str) -> Words:
         known: dict[str, Language] = {"es": "es", "en": "en"}
@@ -37,21 +55,29 @@ class Cards:
     def _note(self, words: Words) -> str:
         return words.say("screen.sandbox") if self._agent.settings.sandboxed else ""
 
-    def whom(self, approval: Approval) -> list[str]:
-        """Who is called to decide."""
-        kind, _, id = approval.requested_by.partition(":")
-        return [id.rpartition("/")[2]] if kind == "slack" else []
+    def whom(self, tx: Transaction, approval: Approval) -> list[str]:
+        """Who is called to decide: those whom policy names, else whoever asked, where that is allowed."""
+        asked = requesters(approval.requested_by, approval.calls)
+        done = {decision.identity for decision in tx.decisions(approval.id)} | (set() if approval.own else asked)
+        called = named(approval.deciders) or [approval.requested_by]
+        slack = [who for who in called if who.startswith("slack") and who not in done]
+        return [who.rpartition(":")[2].rpartition("/")[2] for who in slack]
 
     # Posting.
 
     async def ask(self, asked: ApprovalAsked, thread: Thread, language: Language) -> None:
         """Posts a card, once. What has happened to it meanwhile is seen by the next look at it."""
-        approval = await self._agent.journal.read(lambda tx: tx.approval(asked.id))
-        known = await self._agent.journal.read(lambda tx: tx.post(f"card:{asked.id}"))
-        if approval is None or (known is not None and known.ts is not None):
+
+        def look(tx: Transaction) -> list[str] | None:
+            approval, known = tx.approval(asked.id), tx.post(f"card:{asked.id}")
+            there = approval is None or (known is not None and known.ts is not None)
+            return None if there else self.whom(tx, approval)  # type: ignore[arg-type]
+
+        whom = await self._agent.journal.read(look)
+        if whom is None:
             return
         words = self.words(language)
-        message = card_message(asked, words, mention=self.whom(approval), state=WAITS, note=self._note(words))
+        message = card_message(asked, words, mention=whom, state=WAITS, note=self._note(words))
         post = Post(f"card:{asked.id}", thread.conversation, thread.channel, None, asked.id, "pending", language)
         await self._posts.put(post, thread, message["text"], message["blocks"], settled=False)
 
@@ -90,21 +116,22 @@ class Cards:
         await self._agent.gate.settle(approval)
         owner, target = make_owner(), f"slack {post.key}"
 
-        def begin(tx: Transaction) -> tuple[Approval, CardState] | None:
+        def begin(tx: Transaction) -> Face | None:
             current, known = tx.approval(approval.id), tx.post(post.key)
-            if current is None or known is None or known.settled_at is not None or known.shown == current.state:
+            if current is None or known is None or known.settled_at is not None:
                 return None
+            face = Face(current, self.state(tx, current, post.language), self.whom(tx, current))
             # Two that change one card could otherwise leave the older state on it.
-            return (current, self.state(tx, current, post.language)) if tx.lock(target, owner, _HOLD) else None
+            return face if known.shown != face.name and tx.lock(target, owner, _HOLD) else None
 
-        found = await self._agent.journal.write(begin)
-        if found is None:
+        face = await self._agent.journal.write(begin)
+        if face is None:
             return
-        state, done = found[1], False
+        done = False
         try:
-            await self._show(post, found[0], state)
+            await self._show(post, face)
             done = True
-            if state.state == "expired" and (thread := Thread.of(post.conversation)) is not None:
+            if face.state.state == "expired" and (thread := Thread.of(post.conversation)) is not None:
                 await self._web.set_status(thread, "active")
         except SlackRefused as refused:
             done = refused.error in GONE
@@ -115,20 +142,23 @@ class Cards:
             def end(tx: Transaction) -> None:
                 tx.unlock(target, owner)
                 if done:
-                    tx.posted(post.key, str(post.ts), state.state, settled=state.state in FINAL)
+                    tx.posted(post.key, str(post.ts), face.name, settled=face.state.state in FINAL)
 
             await self._agent.journal.write(end)
 
-    async def _show(self, post: Post, approval: Approval, state: CardState) -> None:
+    async def _show(self, post: Post, face: Face) -> None:
         words = self.words(post.language)
-        asked = self._agent.asked(approval, words.language)
-        message = card_message(asked, words, mention=self.whom(approval), state=state, note=self._note(words))
+        asked = self._agent.asked(face.approval, words.language)
+        message = card_message(asked, words, mention=face.whom, state=face.state, note=self._note(words))
         await self._posts.change(post.channel, str(post.ts), message["text"], message["blocks"])
 
     def state(self, tx: Transaction, approval: Approval, language: str) -> CardState:
         """How an approval stands, by what is stored."""
         decisions = tx.decisions(approval.id)
         by = decisions[-1].identity if decisions else None
+        if approval.state == "pending" and decisions:
+            # One of two has approved.
+            return CardState("pending", by, decisions[-1].at, "")
         at = approval.expires_at if approval.state == "expired" and by is None else approval.decided_at
         outcome = approval.outcome
         words = self.words(language)
@@ -144,7 +174,7 @@ class Cards:
         look = self._agent.journal.read
         post, approval, now = await look(lambda tx: (tx.post(key), tx.approval(approval_id), tx.now()))
         if approval is not None and post is not None and post.ts is not None:
-            await self._show(post, approval, CardState("superseded", by, now, ""))
+            await self._show(post, Face(approval, CardState("superseded", by, now, ""), []))
             ts = post.ts
             await self._agent.journal.write(lambda tx: tx.posted(key, ts, settled=True))
 
@@ -153,7 +183,7 @@ class Cards:
     async def _remind(self, post: Post) -> None:
         """Once, when half of a card's time is over."""
 
-        def due(tx: Transaction) -> Approval | None:
+        def due(tx: Transaction) -> Face | None:
             approval = tx.approval(str(post.approval))
             if approval is None or approval.state != "pending":
                 return None
@@ -162,14 +192,17 @@ class Cards:
                 return None
             # On record first: rather none than two.
             key = f"remind:{approval.id}"
-            return approval if tx.begin_post(Post(key, post.conversation, post.channel)) is None else None
+            if tx.begin_post(Post(key, post.conversation, post.channel)) is not None:
+                return None
+            return Face(approval, WAITS, self.whom(tx, approval))
 
         thread = Thread.of(post.conversation)
-        if thread is None or (approval := await self._agent.journal.write(due)) is None:
+        if thread is None or (face := await self._agent.journal.write(due)) is None:
             return
+        approval = face.approval
         words = self.words(post.language)
         asked = self._agent.asked(approval, words.language)
-        who, when = people(self.whom(approval), words), date(approval.expires_at, words)
+        who, when = people(face.whom, words), date(approval.expires_at, words)
         text = words.say("bot.reminder", who=who, when=when, headline=shown(asked.card.headline))
         key = f"remind:{approval.id}"
         about = {"event_type": "campaign_agent", "event_payload": {"key": key}}
@@ -188,7 +221,7 @@ class Cards:
 
     async def publish_home(self, user: str) -> None:
         """What waits for a person, and what was decided lately."""
-        words, who = self.words(""), Identity("slack", f"{self._web.team}/{user}")
+        words, who = self.words(""), await self._people.known(["slack", f"{self._web.team}/{user}"], fresh=False)
         mine = f"slack:{self._web.team}:"
 
         def look(tx: Transaction) -> tuple[list[Approval], list[tuple[Approval, CardState]]]:

@@ -40,6 +40,7 @@ from agent.interfaces.slack_inbox import (
     person_team,
 )
 from agent.interfaces.slack_manifest import LISTENERS
+from agent.interfaces.slack_people import People
 from agent.interfaces.slack_text import Block
 from agent.interfaces.slack_web import SlackRefused, SlackUnsure, Thread, Web
 from agent.interfaces.slack_worker import Worker
@@ -72,8 +73,9 @@ class Listeners:
     Nothing here waits for Slack: a modal is opened, and a refusal told, beside the acknowledgement.
     """
 
-    def __init__(self, agent: Agent, web: Web, cards: Cards, worker: Worker) -> None:
+    def __init__(self, agent: Agent, web: Web, cards: Cards, worker: Worker, people: People) -> None:
         self._agent, self._web, self._cards, self._worker = agent, web, cards, worker
+        self._people = people
         self._bot = Bot(web.team, web.bot_user, web.bot_id)
         self._order: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._beside: set[asyncio.Task[None]] = set()
@@ -151,16 +153,19 @@ class Listeners:
                 self._soon(self._open(click))
         await ack()
 
-    async def _look(self, tx_approval: str, who: Person) -> Card:
-        return await self._agent.journal.read(lambda tx: self._card(tx, tx_approval, who))
-
-    def _card(self, tx: Transaction, approval_id: str, who: Person) -> Card:
+    def _card(self, tx: Transaction, approval_id: str, who: Person, by: Identity, *, approve: bool) -> Card:
         approval, post = tx.approval(approval_id), tx.post(f"card:{approval_id}")
         words = self._cards.words(post.language if post else "")
-        return Card(approval, words, self._refusal(tx, approval, approval_id, who))
+        return Card(approval, words, self._refusal(tx, approval, approval_id, who, by, approve))
 
     def _refusal(
-        self, tx: Transaction, approval: Approval | None, approval_id: str, who: Person
+        self,
+        tx: Transaction,
+        approval: Approval | None,
+        approval_id: str,
+        who: Person,
+        by: Identity,
+        approve: bool,
     ) -> DecisionRefused | None:
         """What can be said at once; the gate judges all of it again."""
         if approval is None:
@@ -178,15 +183,16 @@ class Listeners:
         ]
         if mine:
             return DecisionRefused("decided", approval=approval_id, state="approved")
-        return self._agent.gate.entitled(approval, Identity(*who.identity))
+        return self._agent.gate.entitled(approval, by, approve=approve)
 
     async def _decide(
         self, key: str, approval_id: str, who: Person, decision: Mapping[str, Json], thread: Thread | None
     ) -> None:
         """Stores a decision for its turn in the thread, or says why it is none."""
+        by, approve = self._people.presumed(who.identity), decision["decision"] == "approve"
 
         def put(tx: Transaction) -> Card:
-            card = self._card(tx, approval_id, who)
+            card = self._card(tx, approval_id, who, by, approve=approve)
             if card.refused is None and card.approval is not None:
                 body = {"by": who.identity, "approval": approval_id, **decision}
                 tx.put(key, card.approval.conversation, "decision", body, by=who.key)
@@ -207,8 +213,10 @@ class Listeners:
                 self._soon(self._cards.refresh(approval=card.approval.id))
 
     async def _again(self, click: Click) -> None:
+        by = self._people.presumed(click.who.identity)
+
         def put(tx: Transaction) -> Card:
-            card = self._card(tx, click.approval, click.who)
+            card = self._card(tx, click.approval, click.who, by, approve=False)
             if card.refused is not None and card.refused.why == "expired" and card.approval is not None:
                 body = {"by": click.who.identity, "approval": click.approval}
                 tx.put(f"again:{click.approval}", card.approval.conversation, "again", body, by=click.who.key)
@@ -222,7 +230,9 @@ class Listeners:
 
     async def _open(self, click: Click) -> None:
         """A modal, in the three seconds that Slack gives for it."""
-        card = await self._look(click.approval, click.who)
+        by = await self._people.known(click.who.identity, fresh=False)
+        approve = click.action == blocks.APPROVE_TYPED
+        card = await self._agent.journal.read(lambda tx: self._card(tx, click.approval, click.who, by, approve=approve))
         foreign = click.who.team != self._bot.team
         if card.approval is None or (card.refused is not None and (foreign or click.action != blocks.DETAILS)):
             self._tell(card, click.who, click.thread)
@@ -251,7 +261,8 @@ class Listeners:
 
     async def submission(self, body: Body, ack: Ack) -> None:
         given = of_submission(body)
-        card = await self._look(given.approval, given.who)
+        by, approve = self._people.presumed(given.who.identity), given.view == blocks.CONFIRM_VIEW
+        card = await self._agent.journal.read(lambda tx: self._card(tx, given.approval, given.who, by, approve=approve))
         if card.refused is not None or card.approval is None:
             self._tell(card, given.who, None)
             await ack()

@@ -14,6 +14,7 @@ from agent.errors import AgentError, SessionBusy
 from agent.events import AgentEvent, ApprovalAsked, Failed, Text, ToolCalled, ToolResult
 from agent.gate import Identity
 from agent.interfaces.slack_cards import GONE, Cards
+from agent.interfaces.slack_people import People
 from agent.interfaces.slack_posts import Posts
 from agent.interfaces.slack_stream import Answer, Part
 from agent.interfaces.slack_text import section
@@ -66,8 +67,8 @@ class Shown:
 class Worker:
     """Turns of one process, several threads at a time, each thread's in the order in which it was spoken to."""
 
-    def __init__(self, agent: Agent, web: Web, posts: Posts, cards: Cards) -> None:
-        self._agent, self._web, self._posts, self._cards = agent, web, posts, cards
+    def __init__(self, agent: Agent, web: Web, posts: Posts, cards: Cards, people: People) -> None:
+        self._agent, self._web, self._posts, self._cards, self._people = agent, web, posts, cards, people
         self._slots = asyncio.Semaphore(agent.settings.slack_turns)
         self._fresh = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -239,6 +240,7 @@ class Worker:
         body, approval = work.item.body, str(work.item.body["approval"])
         cards = await self._agent.journal.read(lambda tx: tx.posts(approval=approval))
         words = self._cards.words(cards[0].language if cards else "")
+        work.by = await self._people.known(body["by"], fresh=True)
         if work.begun:
             events = self._agent.advance(
                 work.conversation, None, by=work.by, key=work.item.key, owner=work.owner, hold=True
@@ -263,6 +265,7 @@ class Worker:
         old, arguments = str(work.item.body["approval"]), work.item.body.get("arguments")
         post = await self._agent.journal.read(lambda tx: tx.post(f"card:{old}"))
         words = self._cards.words(post.language if post else "")
+        work.by = await self._people.known(work.item.body["by"], fresh=True)
         shown, made = Shown(), await self._agent.journal.read(partial(_made_by, work=work))
         if not made:
             events = self._agent.ask_anew(old, arguments, by=work.by, key=work.item.key, owner=work.owner)
@@ -318,8 +321,8 @@ class Worker:
             stopped = await self._until_stopped(work, answer, self._drain(events, answer, shown, words))
             if shown.failed is not None and shown.failed.code == SessionBusy.code:
                 raise Lost
-            if work.item.kind == "decision" and not work.begun and await self._was_refused(work):
-                await self._refused(work, thread, answer, shown, stopped, words)
+            if work.item.kind == "decision" and not work.begun and await self._moved_nothing(work):
+                await self._no_turn(work, thread, answer, shown, stopped, words)
                 return
             if shown.failed is None and work.item.kind == "message":
                 words = self._agent.words_of(work.conversation)
@@ -362,19 +365,21 @@ class Worker:
                 elif answer is not None:
                     _show(event, answer, words)
 
-    async def _was_refused(self, work: Work) -> bool:
-        """Whether a decision moved nothing."""
+    async def _moved_nothing(self, work: Work) -> bool:
+        """Whether no turn follows from a decision: it was refused, or somebody else has to approve too."""
         item = await self._agent.journal.read(lambda tx: tx.item(work.item.key))
         return item is None or item.seq is None
 
-    async def _refused(
+    async def _no_turn(
         self, work: Work, thread: Thread, answer: Answer, shown: Shown, stopped: bool, words: Words
     ) -> None:
-        failed = shown.failed
-        text = f"{failed.message} {failed.hint}" if failed else words.say("bot.stopped" if stopped else "bot.again")
-        await answer.end("active")
-        await self._web.tell(work.by.id.rpartition("/")[2], thread, text)
-        await self._cards.refresh(approval=str(work.item.body["approval"]))
+        failed, approval = shown.failed, str(work.item.body["approval"])
+        current = await self._agent.journal.read(lambda tx: tx.approval(approval))
+        await answer.end("suspended" if current is not None and current.state == "pending" else "active")
+        await self._cards.refresh(approval=approval)
+        if failed is not None or stopped:
+            text = f"{failed.message} {failed.hint}" if failed else words.say("bot.stopped")
+            await self._web.tell(work.by.id.rpartition("/")[2], thread, text)
 
 
 def _show(event: AgentEvent, answer: Answer, words: Words) -> None:
