@@ -435,6 +435,22 @@ async def test_a_card_that_was_decided_in_a_terminal_shows_it(
         assert slack.buttons(card.ts) == []
 
 
+async def test_a_click_on_a_card_that_has_expired_is_told_so(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer
+) -> None:
+    """Nobody has looked at it since: the card still has its buttons."""
+    ana = slack.add_user("ana")
+    settings = {**model.settings, "APPROVAL_TTL": "1", "SLACK_SWEEP": "60"}
+    async with running(slack, tmp_path, settings=settings):
+        _, card = await asked(slack, ana, "remove")
+        await asyncio.sleep(1.1)
+        await slack.click(ana, card.ts, "approval_approve", dialog=True)
+        (told,) = await slack.wait_for(lambda: slack.ephemerals(ana))
+        assert "expired" in told
+        await slack.wait_for(lambda: "Expired" in slack.text(card.ts))
+    assert gated(tmp_path) == []
+
+
 async def test_a_message_overtakes_a_card(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
     ana, beto = slack.add_user("ana"), slack.add_user("beto")
     channel = slack.add_channel("promos", [ana, beto])

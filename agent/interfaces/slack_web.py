@@ -13,6 +13,8 @@ log = logging.getLogger("agent.slack")
 
 TIMEOUT = 15.0
 """Seconds for an answer of Slack's."""
+STATUS_WITHIN = 3.0
+"""Seconds that a thread's status is worth."""
 PATIENCE = 120.0
 """Seconds that a call waits in all where Slack says that there are too many."""
 _REPEATABLE = {
@@ -136,14 +138,10 @@ class Web:
 
     async def set_status(self, thread: Thread, status: str) -> None:
         """The session of a thread: active, processing (with a stop button) or suspended. Best effort: an ornament."""
-        with contextlib.suppress(SlackRefused, SlackUnsure):
-            await self.call(
-                "agents.sessions.setStatus",
-                patience=0,
-                channel_id=thread.channel,
-                thread_ts=thread.ts,
-                status=status,
-            )
+        where = {"channel_id": thread.channel, "thread_ts": thread.ts}
+        with contextlib.suppress(SlackRefused, SlackUnsure, TimeoutError):
+            async with asyncio.timeout(STATUS_WITHIN):
+                await self._once("agents.sessions.setStatus", {**where, "status": status})
 
     async def tell(self, user: str, thread: Thread | None, text: str) -> None:
         """To one person alone; where that isn't possible in the thread, in the conversation with the bot."""
