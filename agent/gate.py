@@ -77,6 +77,11 @@ class Identity:
         return f"{self.kind}:{self.id}"
 
     @classmethod
+    def of(cls, key: str) -> "Identity":
+        kind, _, id = key.partition(":")
+        return cls(kind, id)
+
+    @classmethod
     def os_user(cls) -> "Identity":
         try:
             name = getpass.getuser()
@@ -304,11 +309,14 @@ class Gate:
             newest = tx.approval_of(current.conversation, calls[0].call_id)
             if state != ("expired" if arguments is None else "pending") or newest is None or newest.id != current.id:
                 raise DecisionRefused(_why(state), approval=current.id, state=state)
-            tx.move(current.id, "pending", "expired" if arguments is None else "superseded")
+            moved = tx.move(current.id, "pending", "expired" if arguments is None else "superseded")
+            if current.state == "pending" and not moved:
+                # Somebody has decided it since it was read.
+                raise DecisionRefused("decided", approval=current.id, state="approved")
             also(tx)
 
-        kind, _, id = approval.requested_by.partition(":")
-        return await self.propose(calls, conversation=approval.conversation, by=Identity(kind, id), also=replace_old)
+        asked = Identity.of(approval.requested_by)
+        return await self.propose(calls, conversation=approval.conversation, by=asked, also=replace_old)
 
     def _bound(
         self,
@@ -520,12 +528,11 @@ class Gate:
 
     # Running what was approved.
 
-    async def execute(
-        self, approval: Approval, *, by: Identity
-    ) -> AsyncIterator[tuple[Sequence[str], Outcome | Approval]]:
+    async def execute(self, approval: Approval) -> AsyncIterator[tuple[Sequence[str], Outcome | Approval]]:
         """Runs an approved approval, once. Yields ids of calls with their outcome, or, after drift, with the new
-        approval that waits instead."""
-        calls = [Pending(c["id"], parse_stored(approval.tool, c["arguments"])) for c in approval.calls]
+        approval that waits instead: of those who asked for the old one."""
+        calls = [Pending(c["id"], parse_stored(approval.tool, c["arguments"]), _more(c)) for c in approval.calls]
+        by = Identity.of(approval.requested_by)
         ended: list[tuple[Pending, Outcome]] = []
         while len(ended) < len(calls):
             rest = calls[len(ended) :]
@@ -888,6 +895,11 @@ class Gate:
 def parse_stored(tool: str, arguments: Mapping[str, Json]) -> Operation:
     """Canonical arguments back into their operation. Dates that have passed meanwhile are judged at the claim."""
     return parse(tool, arguments, Reading(datetime.min.replace(tzinfo=UTC), ZoneInfo("UTC")))
+
+
+def _more(call: Mapping[str, Json]) -> dict[str, Json]:
+    """What a stored call holds besides its id and arguments: who has changed it, too."""
+    return {name: value for name, value in call.items() if name not in ("id", "arguments")}
 
 
 def fold_typed(text: str) -> str:

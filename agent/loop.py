@@ -722,6 +722,8 @@ class Agent:
         `new` are ids of calls that were just made, so that nothing can be on record of them. `moved_on`: a new message
         has come, so that nothing new is begun; what was begun is brought to its end.
         """
+        # Whoever approves a step of a turn, or goes on with it after a crash, has not asked for the next one.
+        by = Identity.of(transcript.asker) if transcript.asker else by
         while transcript.open:
             head, count = transcript.open[0], len(transcript.open)
             if reads := [*takewhile(self._is_read, transcript.open)]:
@@ -782,7 +784,7 @@ class Agent:
         if approval.state != "approved":
             return
         calls = {call.id: call for call in transcript.open}
-        async for ids, result in self.gate.execute(approval, by=by):
+        async for ids, result in self.gate.execute(approval):
             if isinstance(result, Approval):
                 yield self._asked(session, result)
                 return

@@ -27,7 +27,7 @@ class Transcript:
 
     `queue` is what came in and waits for a turn; `taken` and `done` are items whose state the next commit stores,
     `working` is the key of the one whose turn it is, `hold` of one that its caller finishes. `parted`: a card was
-    stored, and the lease given up with it.
+    stored, and the lease given up with it. `asker` is the key of whoever wrote the message that the turn answers.
     """
 
     last: int = 0
@@ -36,6 +36,7 @@ class Transcript:
     open: list[Call] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
     day: str = ""
+    asker: str = ""
     language: Language = "es"
     stopped: list[Call] = field(default_factory=list)
     by_hand: bool = False
@@ -85,7 +86,7 @@ class Transcript:
             case "context":
                 self.day = str(from_json(from_json(body)["content"]).get("now", ""))[:10]
             case "user":
-                self.by_hand = False
+                self.by_hand, self.asker = False, event.by or ""
                 self.stopped.clear()
                 text = str(from_json(body)["content"])
                 # A call by hand is in nobody's language.

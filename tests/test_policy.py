@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.errors import UsageError
+from agent.errors import ModelUnreachable, UsageError
 from agent.events import AgentEvent, Reply
 from agent.gate import Identity
 from agent.preview import Preview
@@ -96,6 +96,39 @@ async def test_own_sends_above_a_size_need_somebody_else(world: World) -> None:
     enough = under(world, self_approve_up_to=PEOPLE)
     assert outcomes(await approve(enough, await ask(enough, SEND, session="t"), ANA, "sent")) == ["done"]
     await enough.agent.aclose()
+
+
+def join(world: World) -> None:
+    with world.store.transaction(write=True):
+        world.store.add_client("ws_norte", CITA, "525500109999", "Otra", world.clock.date())
+
+
+async def test_a_card_that_drifted_is_still_of_whoever_asked_for_it_and_of_whoever_changed_it(world: World) -> None:
+    other = under(world, self_approve_up_to=1)
+    id = await ask(other, SEND)
+    changed = {**SEND[1], "template": {"params": ["equipo", "el martes"]}}
+    edited = card([event async for event in other.agent.ask_anew(id, changed, by=BOB)])
+    join(world)
+    drifted = card(await approve(other, edited.id, EVE))
+    assert drifted.card.drift
+    for who in (ANA, BOB):
+        assert failure(await approve(other, drifted.id, who)).code == "approval_own_send"
+    assert other.gated() == []
+    assert outcomes(await approve(other, drifted.id, EVE, "sent")) == ["done"]
+    await other.agent.aclose()
+
+
+async def test_a_turn_that_somebody_else_goes_on_with_is_still_of_whoever_asked(world: World) -> None:
+    other = under(world, self_approve_up_to=1)
+    first = await ask(other, DELETE)
+    asked = card(await approve(other, first, BOB, [SEND]))
+    assert failure(await approve(other, asked.id, ANA)).code == "approval_own_send"
+    assert outcomes(await approve(other, asked.id, BOB, "sent")) == ["done"]
+    # The same after a turn that broke off, whoever takes it up.
+    failure(await other.say("send it once more", ModelUnreachable(text="down"), by=ANA, session="t"))
+    taken_up = card(await other.say(None, [SEND], by=BOB, session="t"))
+    assert failure(await approve(other, taken_up.id, ANA)).code == "approval_own_send"
+    await other.agent.aclose()
 
 
 async def test_a_large_send_needs_two_people(world: World) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from agent.errors import ModelUnreachable
 from agent.events import AgentEvent, Reply
-from agent.gate import Identity
 from agent.journal import Event, Item, Transaction
 from agent.preview import Preview
 from tests.oracle import Killed
@@ -63,7 +62,7 @@ async def test_what_another_process_ran_is_never_told_as_not_run(world: World) -
     other = again(world)
     approval = await other.agent.journal.read(lambda tx: tx.approval(asked.id))
     assert approval is not None
-    ran = [outcome async for _, outcome in other.agent.gate.execute(approval, by=Identity.os_user())]
+    ran = [outcome async for _, outcome in other.agent.gate.execute(approval)]
     await world.agent.journal.write(lambda tx: tx.release("s", "elsewhere/1/x"))
     assert [result.outcome for result in results(await approving)] == ["done"]
     assert len(ran) == len(world.gated()) == 1
