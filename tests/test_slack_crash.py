@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import signal
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -91,9 +92,14 @@ async def test_killed_while_it_posts_an_answer(
         await slack.wait_for(lambda: slack.texts(thread_ts=said.thread_ts)[1:] == [wanted, "next", "heard next"])
 
 
+ENDS = [("silent", signal.SIGKILL), ("slowly", signal.SIGKILL), ("slowly", signal.SIGTERM)]
+
+
 @both_engines
-@pytest.mark.parametrize("text", ["silent", "slowly"])
-async def test_killed_while_the_model_speaks(slack: FakeSlack, tmp_path: Path, model: ModelServer, text: str) -> None:
+@pytest.mark.parametrize(("text", "number"), ENDS, ids=["silent-killed", "slowly-killed", "slowly-stopped"])
+async def test_stopped_while_the_model_speaks(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer, text: str, number: int
+) -> None:
     ana = slack.add_user("ana")
     async with running(slack, tmp_path, settings=model.settings) as bot:
         said = await slack.say(ana, text)
@@ -101,7 +107,7 @@ async def test_killed_while_the_model_speaks(slack: FakeSlack, tmp_path: Path, m
         await slack.wait_for(lambda: model.requests)
         if text == "slowly":
             await slack.wait_for(lambda: "one" in slack.texts(thread_ts=said.thread_ts)[-1])
-        await bot.kill()
+        await bot.end(number)
     model.gate.set()
     async with running(slack, tmp_path, settings=model.settings):
         await slack.wait_for(lambda: len(await_texts(slack, said)) == 2)
