@@ -239,11 +239,16 @@ _SPANISH = {
     "el", "la", "los", "las", "de", "del", "que", "y", "a", "en", "para", "por", "con", "una", "un", "mi", "es", "me",
     "campaña", "campana", "campañas", "borra", "crea", "envia", "envía", "manda", "agrega", "quita", "vacia", "vacía",
     "muestra", "muéstrame", "hola", "sí", "si", "quiero", "cuales", "cuáles", "lista", "enseñame", "gracias", "ver",
+    "cuantos", "cuántos", "cuantas", "cuántas", "hay", "esa", "ese", "eso", "esta", "este", "se", "lo", "le", "al",
+    "su", "qué", "cómo", "como", "cuál", "cual", "pero", "ya", "ahora", "hoy", "mañana", "tengo", "tiene", "gente",
+    "está",
 }  # fmt: skip
 _ENGLISH = {
     "the", "of", "to", "and", "a", "in", "for", "with", "my", "is", "me", "campaign", "campaigns", "delete", "create",
     "send", "add", "remove", "clear", "show", "list", "hello", "hi", "yes", "what", "which", "please", "thanks", "get",
-    "audience", "update", "from", "all", "it", "on",
+    "audience", "update", "from", "all", "it", "on", "how", "many", "people", "are", "now", "that", "this", "one",
+    "only", "its", "do", "did", "does", "can", "you", "i", "we", "at", "have", "has", "was", "who", "when", "just", "then",
+    "also",
 }  # fmt: skip
 
 

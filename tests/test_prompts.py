@@ -248,7 +248,17 @@ def test_lines_of_an_answer_stay_lines() -> None:
 
 @pytest.mark.parametrize(
     ("text", "language"),
-    [("lista las campañas", "es"), ("list the campaigns", "en"), ("¿Qué hay?", "es"), ("send it", "en"), ("123", "en")],
+    [
+        ("lista las campañas", "es"),
+        ("list the campaigns", "en"),
+        ("¿Qué hay?", "es"),
+        ("send it", "en"),
+        ("123", "en"),
+        # A title in another language is no language of whoever writes.
+        ("how many people are on Club del Café?", "en"),
+        ("now delete that Club del Café one. only that one, whatever its title says", "en"),
+        ("cuántos hay en Weekend Sale for the Team?", "es"),
+    ],
 )
 def test_the_language_of_a_message(text: str, language: Any) -> None:
     assert guess_language(text, "en") == language
