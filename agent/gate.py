@@ -13,6 +13,7 @@ import re
 import secrets
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -77,9 +78,9 @@ class Identity:
         return f"{self.kind}:{self.id}"
 
     @classmethod
-    def of(cls, key: str) -> "Identity":
+    def of(cls, key: str, groups: tuple[str, ...] = ()) -> "Identity":
         kind, _, id = key.partition(":")
-        return cls(kind, id)
+        return cls(kind, id, groups=groups)
 
     @classmethod
     def os_user(cls) -> "Identity":
@@ -402,8 +403,8 @@ class Gate:
             if (refused := self._may_decide(approval, by, approve, interactive, confirm)) is not None:
                 return refused
             word = "approve" if approve else "deny"
-            made = Decision(approval_id, by.key, word, reason, interactive, 0.0)
-            if approve and approval.needed > 1 and (waits := self._one_more(tx, approval, made)) is not None:
+            made = Decision(approval_id, by.key, word, reason, interactive, 0.0, by.groups)
+            if approve and (waits := self._one_more(tx, approval, made)) is not None:
                 return waits
             state = "approved" if approve else "denied"
             if not tx.move(approval_id, "pending", state, outcome={"reason": reason}):
@@ -433,16 +434,16 @@ class Gate:
             target = self._target(parse_stored(approval.tool, approval.calls[0]["arguments"]))
             await shielded(self._journal.write(lambda tx: tx.unlock(target, found[0])))
 
-    @staticmethod
-    def _one_more(tx: Transaction, approval: Approval, made: Decision) -> Approval | DecisionRefused | None:
+    def _one_more(self, tx: Transaction, approval: Approval, made: Decision) -> Approval | DecisionRefused | None:
         """One of several approvals that are needed. None: it is the last of them."""
+        if (needed := self._needed(approval)) == 1:
+            return None
         # Takes the row first, so that of two who approve at one moment the second sees the first.
         if not tx.move(approval.id, "pending", "pending"):
             return DecisionRefused("decided", approval=approval.id, state="approved")
         if not tx.decide(made):
-            return DecisionRefused("approved_before", approval=approval.id, needed=approval.needed)
-        people = {d.identity for d in tx.decisions(approval.id) if d.decision == "approve"}
-        return approval if len(people) < approval.needed else None
+            return DecisionRefused("approved_before", approval=approval.id, needed=needed)
+        return None if self._enough(approval, tx.decisions(approval.id)) else replace(approval, needed=needed)
 
     def entitled(self, approval: Approval, by: Identity, *, approve: bool = False) -> DecisionRefused | None:
         """Why this person can't decide it, by what was bound to it and by what the settings say now."""
@@ -455,6 +456,18 @@ class Gate:
         if approve and own and not (approval.own and rule.own):
             return DecisionRefused("own_send", approval=approval.id)
         return None
+
+    def _needed(self, approval: Approval) -> int:
+        return max(approval.needed, self._rule(approval).needed)
+
+    def _enough(self, approval: Approval, decisions: Sequence[Decision]) -> bool:
+        """Whether enough different people approved it who are entitled to.
+
+        Accounts of one kind are different people; of two kinds they may be one person's.
+        """
+        approved = [Identity.of(made.identity, made.member_of) for made in decisions if made.decision == "approve"]
+        kinds = Counter(by.kind for by in approved if self.entitled(approval, by, approve=True) is None)
+        return max(kinds.values(), default=0) >= self._needed(approval)
 
     def _rule(self, approval: Approval) -> Rule:
         """The rule for it as the settings are now."""
@@ -697,29 +710,20 @@ class Gate:
 
         return await self._journal.write(begin)
 
-    def _enough(self, approval: Approval, deciders: Sequence[str]) -> bool:
-        """Whether those who approved were entitled and enough, by what is bound and by what the settings say now."""
-        rule = self._rule(approval)
-        if len(set(deciders)) < max(approval.needed, rule.needed):
-            return False
-        if not all(fits(approval.deciders, who) and fits(rule.deciders, who) for who in deciders):
-            return False
-        asked = requesters(approval.requested_by, approval.calls)
-        return (approval.own and rule.own) or not asked & set(deciders)
-
     def _hindered(self, tx: Transaction, current: Approval, attempt: Attempt, *, first: bool) -> str | None:
         if current.state != ("approved" if first else "executing"):
             return _why(current.state)
         if first and (swept := _swept(current, tx.now())) is not None:
             tx.move(current.id, "approved", swept)
             return swept
-        deciders = [d.identity for d in tx.decisions(current.id) if d.decision == "approve"]
-        if not self._enough(current, deciders):
+        decisions = tx.decisions(current.id)
+        if not self._enough(current, decisions):
             return "refused"
         # Also a later call of a batch takes the row, so that nobody closes the approval at the same moment.
         if not tx.move(current.id, "approved" if first else "executing", "executing"):
             return "used"
-        attempt = replace(attempt, by=",".join(deciders), started_at=tx.now(), deadline=tx.now() + self._span())
+        deciders = ",".join(made.identity for made in decisions if made.decision == "approve")
+        attempt = replace(attempt, by=deciders, started_at=tx.now(), deadline=tx.now() + self._span())
         return None if tx.attempt(attempt) else "used"
 
     async def _perform(

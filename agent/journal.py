@@ -101,6 +101,8 @@ class Decision:
     reason: str | None
     interactive: bool
     at: float
+    member_of: tuple[str, ...] = ()
+    """The groups of policy that this person was in at that moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +270,7 @@ def _upserts(dialect: str) -> _Upserts:
         attempt=insert(_attempt).on_conflict_do_nothing().returning(_attempt.c.id),
         decision=decided.on_conflict_do_update(
             index_elements=["approval", "identity"],
-            set_={name: decided.excluded[name] for name in ("decision", "reason", "interactive", "at")},
+            set_={name: decided.excluded[name] for name in ("decision", "reason", "interactive", "at", "member_of")},
             where=(_decision.c.decision == "approve") & (decided.excluded.decision == "deny"),
         ).returning(_decision.c.approval),
         post=insert(_post).on_conflict_do_nothing().returning(_post.c.key),
@@ -492,12 +494,14 @@ class Transaction:
         """False when this person has decided it before. Whoever approved may still deny."""
         row = {name: getattr(decision, name) for name in Decision.__slots__} | {"at": self.now()}
         row["reason"] = None if decision.reason is None else _storable(decision.reason)
+        row["member_of"] = " ".join(decision.member_of)
         return bool(self._run(self._upserts.decision, row))
 
     def decisions(self, approval_id: str) -> list[Decision]:
         rows = [_named(_decision, row) for row in self._run(_DECISIONS, {"wanted": approval_id})]
         # SQLite has no booleans.
-        return [Decision(**{**row, "interactive": bool(row["interactive"])}) for row in rows]
+        kept = [{"interactive": bool(row["interactive"]), "member_of": tuple(row["member_of"].split())} for row in rows]
+        return [Decision(**{**row, **values}) for row, values in zip(rows, kept, strict=True)]
 
     # Attempts.
 

@@ -41,14 +41,16 @@ class Policy:
     def rule(self, tool: str, size: int, kind: str) -> Rule:
         """The rule for a call of `tool` that touches `size` people, asked for by somebody of `kind`."""
         given = self._approvers.get(tool, self._approvers.get("*"))
-        kinds = ("os",) if kind == "os" else (kind, "os")
-        deciders = kinds if given is None else tuple(part for who in given for part in (kinds if who == "*" else [who]))
+        two, limit = self._settings.two_approvers_over, self._settings.self_approve_up_to
         send = tool == SendCampaign.tool()
-        two, own = self._settings.two_approvers_over, self._settings.self_approve_up_to
+        own = not (send and limit is not None and size > limit)
+        # A terminal is one more way in for whoever asked: where that person may not approve, it has to be named.
+        kinds = (kind, "os") if own and kind != "os" else (kind,)
+        deciders = kinds if given is None else tuple(part for who in given for part in (kinds if who == "*" else [who]))
         return Rule(
             tuple(dict.fromkeys(deciders)),
             2 if send and two is not None and size > two else 1,
-            not (send and own is not None and size > own),
+            own,
             self._ttls.get(tool, self._settings.approval_ttl),
         )
 
@@ -59,24 +61,17 @@ class Policy:
         return list(dict.fromkeys(who.partition(":")[2] for who in named if who.startswith("slack-group:")))
 
 
-def fits(deciders: Iterable[str], identity: str, groups: Sequence[str] | None = None) -> bool:
-    """Whether an identity ("kind:id") is one of the deciders.
-
-    `groups` are its own; None: not known any more, and what they were was judged when it decided.
-    """
+def fits(deciders: Iterable[str], identity: str, groups: Sequence[str]) -> bool:
+    """Whether an identity ("kind:id") that is in these groups is one of the deciders."""
     kind = identity.partition(":")[0]
-    given = set(deciders)
-    if given & {kind, identity}:
-        return True
-    named = {who.partition(":")[2] for who in given if who.startswith(f"{kind}-group:")}
-    return bool(named) if groups is None else bool(named & set(groups))
+    return not {kind, identity, *(f"{kind}-group:{group}" for group in groups)}.isdisjoint(deciders)
 
 
 def _pairs(setting: str, text: str) -> Iterable[tuple[str, str]]:
     found: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(";"))):
         tool, sign, value = (piece.strip() for piece in part.partition("="))
-        if not sign or (tool != "*" and tool not in BY_NAME) or tool in found:
+        if not (sign and value) or (tool != "*" and tool not in BY_NAME) or tool in found:
             problem = f"write operation=value; ..., each operation once, * for all others; not {part[:60]!r}"
             raise UsageError("setting", setting=setting, problem=problem)
         found[tool] = value

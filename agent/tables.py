@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-REVISION = "0005"
+REVISION = "0006"
 """The newest migration: what a database of this program says of itself."""
 
 metadata = sa.MetaData()
@@ -78,6 +78,7 @@ decision = sa.Table(
     sa.Column("reason", sa.String),
     sa.Column("interactive", sa.Boolean, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
+    sa.Column("member_of", sa.String, nullable=False, server_default=""),
 )
 attempt = sa.Table(
     "attempt",

@@ -2,6 +2,7 @@
 again when it runs."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from agent.errors import ModelUnreachable, UsageError
 from agent.events import AgentEvent, Reply
 from agent.gate import Identity
+from agent.journal import Decision, Transaction
 from agent.preview import Preview
 from tests.support import CITA, ENCUESTA, World, again, card, failure, make_world, results, settings, sql
 
@@ -98,6 +100,18 @@ async def test_own_sends_above_a_size_need_somebody_else(world: World) -> None:
     await enough.agent.aclose()
 
 
+async def test_the_terminal_is_nobody_else_than_whoever_asked_unless_it_is_named(world: World) -> None:
+    for policy in ({}, {"approvers": "*=*"}):
+        other = under(world, self_approve_up_to=1, **policy)
+        id = await ask(other, SEND, session=str(policy))
+        assert failure(await approve(other, id, LOCAL)).code == "approval_not_entitled"
+        await other.agent.aclose()
+    assert world.gated() == []
+    named = under(world, self_approve_up_to=1, approvers="*=os:1000")
+    assert outcomes(await approve(named, await ask(named, SEND, session="n"), LOCAL, "sent")) == ["done"]
+    await named.agent.aclose()
+
+
 def join(world: World) -> None:
     with world.store.transaction(write=True):
         world.store.add_client("ws_norte", CITA, "525500109999", "Otra", world.clock.date())
@@ -149,6 +163,18 @@ async def test_a_large_send_needs_two_people(world: World) -> None:
     await other.agent.aclose()
 
 
+async def test_one_person_in_two_places_is_one(world: World) -> None:
+    """The accounts of one kind are different people; nobody knows whether those of two kinds are."""
+    other = under(world, two_approvers_over=1)
+    id = await ask(other, SEND)
+    for who in (ANA, LOCAL):
+        assert outcomes(await approve(other, id, who)) == []
+    assert state(other) == ["pending"]
+    assert other.gated() == []
+    assert outcomes(await approve(other, id, BOB, "sent")) == ["done"]
+    await other.agent.aclose()
+
+
 async def test_two_who_approve_at_one_moment_start_it_once(world: World) -> None:
     one = under(world, two_approvers_over=1)
     two = under(world, two_approvers_over=1)
@@ -166,12 +192,39 @@ async def test_two_who_approve_at_one_moment_start_it_once(world: World) -> None
     await two.agent.aclose()
 
 
+async def test_of_two_at_one_moment_the_second_sees_the_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is held up between its approval and its commit."""
+    one, two = under(world, two_approvers_over=1), under(world, two_approvers_over=1)
+    id = await ask(one, SEND, EVE)
+    decisions, held, both = Transaction.decisions, threading.Event(), threading.Event()
+
+    def stalling(self: Transaction, approval_id: str) -> list[Decision]:
+        if held.is_set():
+            both.set()
+        else:
+            held.set()
+            both.wait(0.3)
+        return decisions(self, approval_id)
+
+    monkeypatch.setattr(Transaction, "decisions", stalling)
+    first = asyncio.create_task(approve(one, id, ANA, "sent"))
+    await asyncio.to_thread(held.wait)
+    ended = [outcomes(events) for events in (await approve(two, id, BOB, "sent"), await first)]
+    assert ended == [["done"], []]
+    assert len(world.gated()) == 1
+    await one.agent.aclose()
+    await two.agent.aclose()
+
+
 async def test_a_no_ends_it_also_after_a_yes_and_also_from_whoever_said_yes(world: World) -> None:
     other = under(world, two_approvers_over=1)
     for number, who in enumerate((BOB, ANA)):
         id = await ask(other, SEND, EVE, f"s{number}")
         await approve(other, id, ANA)
         assert outcomes(await other.decide(id, "deny", "very well", by=who)) == ["denied"]
+        assert sql(other, "SELECT decision FROM decision WHERE approval = ? AND identity = ?", id, who.key) == [
+            ("deny",)
+        ]
         assert failure(await approve(other, id, BOB)).code == "approval_denied"
     assert other.gated() == []
     await other.agent.aclose()
@@ -196,6 +249,53 @@ async def test_a_policy_that_became_stricter_holds_for_what_waits_and_a_looser_o
     assert world.gated()[1:] == []
     await loose.agent.aclose()
     await strict.agent.aclose()
+
+
+async def test_a_second_person_who_became_needed_is_waited_for(world: World) -> None:
+    loose, strict = under(world), under(world, two_approvers_over=1)
+    id = await ask(loose, SEND)
+    events = await approve(strict, id, ANA)
+    assert "2 different people" in events[-1].text  # type: ignore[union-attr]
+    assert state(world) == ["pending"]
+    assert outcomes(await approve(strict, id, BOB, "sent")) == ["done"]
+    await loose.agent.aclose()
+    await strict.agent.aclose()
+
+
+async def test_a_second_person_who_was_needed_stays_needed(world: World) -> None:
+    strict, loose = under(world, two_approvers_over=1), under(world)
+    id = await ask(strict, SEND)
+    assert outcomes(await approve(loose, id, ANA)) == []
+    assert world.gated() == []
+    assert outcomes(await approve(loose, id, BOB, "sent")) == ["done"]
+    await strict.agent.aclose()
+    await loose.agent.aclose()
+
+
+async def test_the_first_of_two_counts_no_more_once_taken_off_the_list(world: World) -> None:
+    before = under(world, two_approvers_over=1)
+    after = under(world, two_approvers_over=1, approvers="*=slack:T1/UBOB, slack:T1/UEVE")
+    id = await ask(before, SEND)
+    await approve(before, id, ANA)
+    assert outcomes(await approve(after, id, BOB)) == []
+    assert state(world) == ["pending"]
+    assert outcomes(await approve(after, id, EVE, "sent")) == ["done"]
+    await before.agent.aclose()
+    await after.agent.aclose()
+
+
+@pytest.mark.parametrize(("group", "outcome"), [("S1", "done"), ("S2", "not_run")])
+async def test_who_decided_as_one_of_a_group_is_judged_by_that_group_again(
+    world: World, group: str, outcome: str
+) -> None:
+    before = under(world, approvers="*=slack-group:S1, slack-group:S2")
+    after = under(world, approvers=f"send_campaign=slack-group:{group}; *=slack-group:S1")
+    id = await ask(before, SEND)
+    await before.agent.gate.decide(id, "approve", by=Identity("slack", "T1/UBOB", groups=("S1", "S7")))
+    assert outcomes(await after.say(None, "well", by=ANA)) == [outcome]
+    assert len(world.gated()) == (outcome == "done")
+    await before.agent.aclose()
+    await after.agent.aclose()
 
 
 async def test_what_was_approved_under_another_policy_is_judged_again_when_it_runs(world: World) -> None:
@@ -233,6 +333,7 @@ async def test_the_card_says_who_decides_where_it_is_not_as_always(world: World)
         ({"approvers": "send_campaing=*"}, "CAMPAIGN_AGENT_APPROVERS"),
         ({"approvers": "send_campaign=U1"}, "CAMPAIGN_AGENT_APPROVERS"),
         ({"approvers": "send_campaign=slack:U1"}, "CAMPAIGN_AGENT_APPROVERS"),
+        ({"approvers": "send_campaign="}, "CAMPAIGN_AGENT_APPROVERS"),
         ({"approvers": "*=*; *=os"}, "CAMPAIGN_AGENT_APPROVERS"),
         ({"approval_ttls": "send_campaign=soon"}, "CAMPAIGN_AGENT_APPROVAL_TTLS"),
         ({"approval_ttls": "send_campaign=0"}, "CAMPAIGN_AGENT_APPROVAL_TTLS"),
