@@ -389,6 +389,15 @@ class Transaction:
         later = {"wake_at": self.now() + seconds, "tries": _inbox.c.tries + 1}
         self._c.execute(sa.update(_inbox).where(_inbox.c.id == item).values(**later))
 
+    def sleeps(self, conversation: str) -> bool:
+        """Whether the first open item of a conversation waits for its hour; then all that is behind it waits with it."""
+        here = (_inbox.c.conversation == conversation) & _inbox.c.done_at.is_(None)
+        wake_at = self._c.scalar(sa.select(_inbox.c.wake_at).where(here).order_by(_inbox.c.id).limit(1)) or 0.0
+        if wake_at <= self.now():
+            return False
+        self._c.execute(sa.update(_inbox).where(here & (_inbox.c.wake_at < wake_at)).values(wake_at=wake_at))
+        return True
+
     def claim(self, owner: str, among: str = "") -> str | None:
         """Leases to `owner` the conversation that has waited longest and that nobody works on. None: nothing is due.
 

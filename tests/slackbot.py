@@ -146,6 +146,12 @@ class BotProcess:
             return False
         return True
 
+    def state(self) -> str:
+        """What is open, for the message of an assertion."""
+        items = sql(self.folder, "SELECT id, key, kind, tries, seq, wake_at FROM inbox WHERE done_at IS NULL")
+        held = sql(self.folder, "SELECT id, owner, lease_until FROM conversation WHERE owner IS NOT NULL")
+        return f"process {self.pid}; open: {items}; held: {held}; {self.log()}"
+
     def log(self) -> str:
         return (self.folder / "bot.log").read_text()[-4_000:]
 

@@ -247,6 +247,31 @@ async def test_slack_may_be_slow(slack: FakeSlack, tmp_path: Path, model: ModelS
     assert [fault.times for fault in slack.faults[1:]] == [0] * 5
 
 
+async def test_what_comes_later_does_not_overtake_what_is_tried_again(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer
+) -> None:
+    ana = slack.add_user("ana")
+    slack.fault("chat.startStream", error="not_allowed", times=100)
+    slack.fault("chat.postMessage", error="fatal_error", times=4)
+    async with running(slack, tmp_path, settings=model.settings):
+        said = await slack.say(ana, "first")
+        await slack.wait_for(lambda: len(slack.calls("chat.postMessage")) == 4, 10)
+        await slack.say(ana, "second", thread_ts=said.thread_ts)
+        assert await answered(slack, said.thread_ts, 2) == ["heard first", "heard second"]
+
+
+async def test_what_always_fails_is_given_up_and_said_so(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    """Its thread goes on."""
+    ana = slack.add_user("ana")
+    slack.fault("chat.startStream", error="not_allowed", times=100)
+    slack.fault("chat.postMessage", error="invalid_blocks", times=3)
+    async with running(slack, tmp_path, settings=model.settings):
+        said = await slack.say(ana, "first")
+        await slack.say(ana, "second", thread_ts=said.thread_ts)
+        assert await answered(slack, said.thread_ts) == ["heard second"]
+        assert "three times" in slack.ephemerals(ana)[0]
+
+
 async def test_the_stop_button_stops_the_turn_and_says_so(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
     ana = slack.add_user("ana")
     async with running(slack, tmp_path, settings=model.settings):

@@ -201,7 +201,7 @@ async def test_killed_at_random_nothing_is_lost_and_nothing_is_twice(
     deliveries: list[Delivery] = []
     bot = running(slack, tmp_path, settings=model.settings)
     here = await bot.__aenter__()
-    for number in range(30):
+    for number in range(20):
         user = dice.choice(people)
         said = await slack.say(user, f"m{number}", thread_ts=roots.get(user), wait=False)
         roots.setdefault(user, said.thread_ts)
@@ -220,8 +220,10 @@ async def test_killed_at_random_nothing_is_lost_and_nothing_is_twice(
                 found = [m for m in slack.messages(thread_ts=root) if m.user == "U0FAKEBOT"]
                 return [slack.text(m.ts) for m in found if not slack.streaming(m)]
 
-            await slack.wait_for(lambda texts=texts, wanted=wanted: texts() == wanted, 20)
+            await slack.wait_for(lambda texts=texts, wanted=wanted: texts() == wanted, 30)
         assert {delivery.state for delivery in deliveries} == {"acked"}
+    except AssertionError as problem:
+        raise AssertionError(f"{problem}\n{here.state()}") from None
     finally:
         await here.kill()
 

@@ -29,6 +29,8 @@ STALE_AFTER = 3.0
 REMAKE_AFTER = 6.0
 """Intervals after which a dead socket is thrown away, in case that the SDK doesn't do it."""
 CLOSE_WITHIN = 5.0
+END_WITHIN = 60.0
+"""Seconds that a request to the campaigns API that is under way is given when the process is told to stop."""
 
 
 def secret(settings: Settings, name: str) -> str:
@@ -72,11 +74,13 @@ class Sockets:
                 log.warning("the socket is dead; a new one is made")
                 await self.aclose()
                 with contextlib.suppress(Exception):
-                    await asyncio.wait_for(self.open(), self._interval * REMAKE_AFTER)
+                    async with asyncio.timeout(self._interval * REMAKE_AFTER):
+                        await self.open()
 
     async def aclose(self) -> None:
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(self._handler.close_async(), CLOSE_WITHIN)
+            async with asyncio.timeout(CLOSE_WITHIN):
+                await self._handler.close_async()
 
 
 class SlackBot:
@@ -111,7 +115,7 @@ class SlackBot:
             finally:
                 for job in jobs:
                     job.cancel()
-                await asyncio.gather(*jobs, return_exceptions=True)
+                await asyncio.wait(jobs, timeout=END_WITHIN)
                 await listeners.aclose()
 
     @contextlib.asynccontextmanager

@@ -50,7 +50,7 @@ class Posts:
             except SlackUnsure:
                 if number == _TRIES - 1:
                     raise
-                await asyncio.sleep(0.5 * (number + 1))
+                await asyncio.sleep(0.3 * (number + 1))
                 if (ts := await self.find(key, thread)) is not None:
                     return ts
         raise AssertionError("the last try returns or raises")

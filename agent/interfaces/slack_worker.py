@@ -30,7 +30,9 @@ POLL = 1.0
 LOOK_WITHIN = 30.0
 """Seconds within which the worker looks into the database when both are well."""
 _GIVE_UP = 6 * 3600.0
-"""Seconds after which something that always fails is left alone."""
+"""Seconds for which something is tried that fails for a reason which passes."""
+_TRIES = 3
+"""How often something is tried that fails for any other reason: its thread waits for it."""
 _NOBODY = GONE | {"user_not_found", "thread_not_found", "account_inactive", "user_not_in_channel"}
 """Slack's words for there being nobody to tell."""
 
@@ -73,6 +75,7 @@ class Worker:
         self._fresh = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._at_work: dict[str, Work] = {}
+        self._failures: dict[int, int] = {}
         self._looked_at = 0.0
 
     def wake(self, conversation: str, kind: str) -> None:
@@ -94,8 +97,10 @@ class Worker:
                 conversation = await self._claim(owner)
                 if conversation is None:
                     self._slots.release()
+                    # Not asyncio.wait_for: of Python 3.11, it loses a cancellation that comes together with the event.
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._fresh.wait(), POLL)
+                        async with asyncio.timeout(POLL):
+                            await self._fresh.wait()
                     self._fresh.clear()
                     continue
                 task = asyncio.create_task(self._work(conversation, owner))
@@ -139,28 +144,45 @@ class Worker:
     async def _put_off(self, conversation: str, owner: str, error: Exception) -> None:
         """Tried again later, with all that waits behind it; not for ever, and not where nobody is there to be told."""
 
-        def later(tx: Transaction) -> None:
-            waiting = tx.waiting(conversation)
-            for item in waiting[:1]:
-                nobody = isinstance(error, SlackRefused) and error.error in _NOBODY
-                if nobody or tx.now() - item.at > _GIVE_UP:
-                    log.error("%s is left alone: %s", item.key, error)
-                    tx.finish([item.id])
-                    waiting = waiting[1:]
+        passes = isinstance(error, (SlackUnsure, AgentError)) or getattr(error, "retry_after", None) is not None
+        nobody = isinstance(error, SlackRefused) and error.error in _NOBODY
+
+        def later(tx: Transaction) -> Item | None:
+            """The item that is given up, if it is."""
+            waiting = tx.waiting(conversation)[:1]
             for item in waiting:
-                tx.postpone(item.id, min(300.0, 2.0 ** min(item.tries, 9)))
+                self._failures[item.id] = self._failures.get(item.id, 0) + 1
+                longer = tx.now() - item.at < _GIVE_UP and (passes or self._failures[item.id] < _TRIES)
+                if nobody or not longer:
+                    tx.finish([item.id])
+                else:
+                    tx.postpone(item.id, min(300.0, 0.5 * 2.0 ** self._failures[item.id]))
+                    waiting = []
             tx.release(conversation, owner)
+            return waiting[0] if waiting else None
 
         with contextlib.suppress(AgentError):
-            await self._agent.journal.write(later)
+            lost = await self._agent.journal.write(later)
+            if lost is not None:
+                self._failures.pop(lost.id, None)
+                log.error("%s is given up: %s", lost.key, error)
+                who, words = str(lost.body["by"][1]).rpartition("/")[2], self._words(str(lost.body.get("text", "")))
+                await self._web.tell(who, Thread.of(conversation), words.say("bot.given_up"))
 
     # One item.
 
     async def _first(self, conversation: str, owner: str) -> None:
         """The first item that waits in a conversation; the rest is claimed anew."""
-        waiting = await self._agent.journal.read(lambda tx: tx.waiting(conversation))
+
+        def look(tx: Transaction) -> list[Item]:
+            # What came later must not overtake what is tried again.
+            found = [] if tx.sleeps(conversation) else tx.waiting(conversation)
+            if not found:
+                tx.release(conversation, owner)
+            return found
+
+        waiting = await self._agent.journal.write(look)
         if not waiting:
-            await self._agent.journal.write(lambda tx: tx.release(conversation, owner))
             return
         item = waiting[0]
         work = Work(item, conversation, owner, Identity(*item.body["by"]), Thread.of(conversation))

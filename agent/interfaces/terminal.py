@@ -142,6 +142,10 @@ async def decide_here(
     preview = Preview.load(approval.preview)
     folded = len(preview.warnings) > 3
     say = screen.words.say
+    if (refused := agent.gate.entitled(approval, by, approve=True)) is not None:
+        screen.say(" ".join(screen.words.error(refused)), "bold yellow")
+        if agent.gate.entitled(approval, by) is not None:
+            return None
     while True:
         _forget_typed_ahead()
         try:
