@@ -390,7 +390,7 @@ class Transaction:
         self._c.execute(sa.update(_inbox).where(_inbox.c.id == item).values(**later))
 
     def sleeps(self, conversation: str) -> bool:
-        """Whether the first open item of a conversation waits for its hour; then all that is behind it waits with it."""
+        """Whether the first open item of a conversation waits for its hour; all that is behind it then waits with it."""
         here = (_inbox.c.conversation == conversation) & _inbox.c.done_at.is_(None)
         wake_at = self._c.scalar(sa.select(_inbox.c.wake_at).where(here).order_by(_inbox.c.id).limit(1)) or 0.0
         if wake_at <= self.now():
@@ -453,6 +453,13 @@ class Transaction:
         query = sa.select(_post).join(_approval, _approval.c.id == _post.c.approval)
         found = self._c.execute(query.where(card & differs).order_by(_post.c.at))
         return [Post(*row) for row in found]
+
+    def unshown(self, among: str, seconds: float) -> list[Approval]:
+        """What waits for so long without a card of ours: of a turn that went on in a terminal."""
+        there = sa.exists().where(_post.c.approval == _approval.c.id)
+        waits = (_approval.c.state == "pending") & (_approval.c.requested_at < self.now() - seconds)
+        query = sa.select(_approval).where(waits & _approval.c.conversation.startswith(among) & ~there)
+        return [_to_approval(row) for row in self._c.execute(query).mappings()]
 
     def posted(self, key: str, ts: str, shown: str | None = None, *, settled: bool = False) -> None:
         """What a message is known by, and what it shows."""

@@ -51,7 +51,13 @@ async def model() -> AsyncIterator[ModelServer]:
         said, told = last_words(messages), tool_answers(messages)
         if told:
             return [f"outcome {told[-1]['outcome']} {told[-1].get('reason', '')}"]
-        named = {"remove": [REMOVE], "delete": [DELETE], "send": [SEND], "slowly": ["one ", "…", "two"]}
+        named = {
+            "both": [REMOVE, DELETE],
+            "remove": [REMOVE],
+            "delete": [DELETE],
+            "send": [SEND],
+            "slowly": ["one ", "…", "two"],
+        }
         return named.get(said, [f"heard {said}"])
 
     async with ModelServer(script) as server:
@@ -450,14 +456,18 @@ async def test_a_card_that_was_decided_in_a_terminal_shows_it(
 ) -> None:
     ana = slack.add_user("ana")
     async with running(slack, tmp_path, settings=model.settings) as bot:
-        _, card = await asked(slack, ana, "remove")
+        said, card = await asked(slack, ana, "both")
         for name, value in bot.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("CAMPAIGN_AGENT_ALLOW_NONINTERACTIVE_APPROVE", "1")
-        assert await asyncio.to_thread(run, ["approve", approval_of(slack, card)]) == 0
+        assert await asyncio.to_thread(run, ["approve", approval_of(slack, card)]) == 3
         await slack.wait_for(lambda: "Done:" in slack.text(card.ts))
         assert "os:" in slack.text(card.ts)
         assert slack.buttons(card.ts) == []
+        # What the turn in the terminal asks next is asked here too.
+        _, new = await slack.wait_for(lambda: (found := cards(slack, said.thread_ts))[1:] and found, 10)
+        assert "DELETE" in slack.text(new.ts)
+        assert slack.mentioned(new.ts) == {ana}
 
 
 async def test_a_click_on_a_card_that_has_expired_is_told_so(

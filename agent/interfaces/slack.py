@@ -219,7 +219,8 @@ class SlackBot:
                     self._worker.wake("", "")
                 if time.monotonic() - last >= self._settings.slack_sweep:
                     last = time.monotonic()
-                    await self._cards.sweep()
+                    for conversation in await self._cards.sweep():
+                        self._worker.wake(conversation, "card")
             except Exception as error:
                 # At the edge: whatever it is, the next look comes.
                 log.warning("a look at what is open failed: %s", error)

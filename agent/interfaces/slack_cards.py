@@ -23,6 +23,8 @@ FINAL = {"done", "failed", "denied", "expired", "superseded", "drifted", "refuse
 """States that nothing follows. What is unknown may still turn out to be something."""
 GONE = {"message_not_found", "channel_not_found", "is_archived", "not_in_channel", "cant_update_message"}
 """Slack's words for a card that can't be changed any more."""
+_UNSHOWN = 1.0
+"""Seconds in which whoever has asked posts the card."""
 _HOLD = 30.0
 """Seconds for which nobody else changes a card while one process does."""
 
@@ -100,14 +102,24 @@ class Cards:
             if post.approval is not None and post.settled_at is None:
                 await self._refresh(post)
 
-    async def sweep(self) -> None:
-        """One look at every card that may have to change."""
+    async def sweep(self) -> list[str]:
+        """One look at every card that may have to change. Returns the conversations that lack a card."""
         for post in await self._agent.journal.read(lambda tx: tx.stale_cards(f"slack:{self._web.team}:")):
             try:
                 await self._refresh(post)
                 await self._remind(post)
             except (SlackRefused, SlackUnsure, AgentError) as error:
                 log.warning("card %s: %s", post.key, error)
+        return await self._agent.journal.write(self._missing)
+
+    def _missing(self, tx: Transaction) -> list[str]:
+        """What asked elsewhere is posted by whoever has the thread."""
+        found = tx.unshown(f"slack:{self._web.team}:", _UNSHOWN)
+        for approval in found:
+            kind, _, id = approval.requested_by.partition(":")
+            body = {"by": [kind, id, ""]}
+            tx.put(f"card:{approval.id}", approval.conversation, "card", body, by=approval.requested_by)
+        return [approval.conversation for approval in found]
 
     async def _refresh(self, post: Post) -> None:
         approval = await self._agent.journal.read(lambda tx: tx.approval(str(post.approval)))

@@ -224,6 +224,7 @@ class Worker:
             "edit": self._anew,
             "again": self._anew,
             "note": self._note,
+            "card": self._card,
             "home": self._home,
         }
         # A stop that nothing runs for any more has nothing to do.
@@ -253,6 +254,13 @@ class Worker:
         """An answer of our own, without a turn."""
         assert work.thread is not None
         await self._say(work, work.thread, f"note:{work.item.key}", str(work.item.body["say"]))
+
+    async def _card(self, work: Work) -> None:
+        """Of what asked elsewhere, in the language of the cards before it."""
+        assert work.thread is not None
+        posts = await self._agent.journal.read(lambda tx: tx.posts(conversation=work.conversation))
+        known = [post.language for post in posts if post.language]
+        await self._cards.ask_all(work.thread, self._cards.words(known[-1] if known else "").language)
 
     async def _home(self, work: Work) -> None:
         await self._cards.publish_home(str(work.item.body["user"]))
