@@ -433,12 +433,16 @@ def approvals(
         screen = _screen(settings)
         for approval in found:
             event = agent.asked(approval, screen.words.language)
+            by = await _approved_by(agent, approval.id)
             if as_json:
-                print(json.dumps({**plain(event), "state": approval.state}, ensure_ascii=False))
+                more = {"state": approval.state, "needed": approval.needed, "approved_by": by}
+                print(json.dumps({**plain(event), **more}, ensure_ascii=False))
             elif every and approval_id is None:
                 print(f"{approval.id}  {approval.state:10}  {event.card.headline}")
             else:
                 screen.card(event.card, folded=approval_id is None)
+                if approval.state == "pending" and by:
+                    screen.say(screen.words.say("card.approved_by", who=by, needed=approval.needed))
                 if approval.state != "pending":
                     screen.say(screen.words.say("card.state", state=approval.state))
         if not found and not as_json:
@@ -446,6 +450,11 @@ def approvals(
         return ANSWERED
 
     return _with_agent(settings, work, quiet=as_json)
+
+
+async def _approved_by(agent: "Agent", approval_id: str) -> list[str]:
+    decisions = await agent.journal.read(lambda tx: tx.decisions(approval_id))
+    return [made.identity for made in decisions if made.decision == "approve"]
 
 
 @app.command()
@@ -460,9 +469,14 @@ def approve(
 
     async def work(agent: "Agent") -> int:
         if interactive and confirm is None and not as_json:
-            return await _approve_here(agent, settings, approval_id)
-        events = agent.decide(approval_id, "approve", confirm=confirm, interactive=interactive)
-        return await _play(events, settings, as_json, must_run=True)
+            code = await _approve_here(agent, settings, approval_id)
+        else:
+            events = agent.decide(approval_id, "approve", confirm=confirm, interactive=interactive)
+            code = await _play(events, settings, as_json, must_run=True)
+        approval = await agent.journal.read(lambda tx: tx.approval(approval_id))
+        # Recorded, and somebody else has to approve it, too.
+        waits = code == ANSWERED and approval is not None and approval.state == "pending"
+        return WAITS if waits else code
 
     return _with_agent(settings, work, quiet=as_json)
 

@@ -95,6 +95,55 @@ def pipe(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
 
 
+def test_an_approval_that_needs_somebody_else_still_waits(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CAMPAIGN_AGENT_ALLOW_NONINTERACTIVE_APPROVE", "1")
+    monkeypatch.setenv("CAMPAIGN_AGENT_TWO_APPROVERS_OVER", "1")
+    pipe(monkeypatch, CASES["send_campaign"][1])
+    assert run(["ask", "--json"]) == 3
+    asked = events(capsys)[-1]
+    assert run(["approve", asked["id"]]) == 3
+    assert "2 different people have to approve" in capsys.readouterr().out
+    assert run(["approve", asked["id"]]) == 1
+    assert "[approval_approved_before]" in capsys.readouterr().err
+    me = f"os:{os.getuid()}"
+    assert run(["approvals"]) == 0
+    assert f"Approved by {me}; 2 different people are needed." in capsys.readouterr().out
+    assert run(["approvals", "--json"]) == 0
+    (listed,) = events(capsys)
+    assert (listed["state"], listed["needed"], listed["approved_by"]) == ("pending", 2, [me])
+    assert effects(home) == []
+    assert run(["deny", asked["id"]]) == 0
+    assert effects(home) == []
+
+
+def test_whoever_may_not_decide_is_told_and_nothing_moves(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CAMPAIGN_AGENT_ALLOW_NONINTERACTIVE_APPROVE", "1")
+    monkeypatch.setenv("CAMPAIGN_AGENT_SELF_APPROVE_UP_TO", "1")
+    monkeypatch.setenv("CAMPAIGN_AGENT_APPROVERS", "delete_campaign=slack:T1/U1")
+    for tool, code in (("send_campaign", "approval_own_send"), ("delete_campaign", "approval_not_entitled")):
+        pipe(monkeypatch, CASES[tool][1])
+        assert run(["ask", "--json"]) == 3
+        asked = events(capsys)[-1]
+        assert run(["approve", asked["id"], "--confirm", "Buen Fin 2026", "--json"]) == 1
+        assert events(capsys)[-1]["code"] == code
+        assert run(["approvals", "--json"]) == 0
+        assert asked["id"] in [listed["id"] for listed in events(capsys)]
+    assert effects(home) == []
+
+
+@pytest.mark.parametrize("name", ["APPROVERS", "APPROVAL_TTLS", "SELF_APPROVE_UP_TO", "TWO_APPROVERS_OVER"])
+def test_a_policy_that_cannot_be_read_is_a_usage_error(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(f"CAMPAIGN_AGENT_{name}", "everybody")
+    assert run(["approvals"]) == 2
+    assert f"CAMPAIGN_AGENT_{name}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("language", ["es", "en"])
 @pytest.mark.parametrize("tool", CASES)
 def test_each_operation_by_asking(

@@ -170,6 +170,39 @@ def test_a_card_that_is_left_is_decided_later_and_after_kill_9(tmp_path: Path, p
     assert effects(tmp_path / "home") == [("DELETE", f"/v1/campaigns/{BUEN_FIN}")]
 
 
+def test_a_person_is_told_before_the_question_that_somebody_else_has_to_approve(
+    tmp_path: Path, people: list[Person]
+) -> None:
+    people.append(person := Person("chat", CAMPAIGN_AGENT_APPROVERS="delete_campaign=slack:T1/U1; *=*"))
+    person.sees("/quit to leave.")
+    person.types("delete the campaign Buen Fin 2026")
+    person.sees("DELETE the campaign")
+    person.sees("You may not decide approval")
+    # Whoever asked may take it back.
+    person.sees("type a reason to deny")
+    person.types("a")
+    person.sees("type the campaign's title")
+    person.types("Buen Fin 2026")
+    person.sees("[approval_not_entitled]")
+    person.sees("›")
+    person.types("/approvals")
+    person.sees("type a reason to deny")
+    person.types("d")
+    person.sees("Denied")
+    assert effects(tmp_path / "home") == []
+
+    waiting = Person("chat", CAMPAIGN_AGENT_TWO_APPROVERS_OVER="1", CAMPAIGN_AGENT_CONFIRM_TYPED_OVER="1000")
+    people.append(waiting)
+    waiting.sees("/quit to leave.")
+    waiting.types("Send the campaign Recordatorio de cita from Ventas CDMX with the parameters client and November 30")
+    waiting.sees("2 different people")
+    waiting.sees("type a reason to deny")
+    waiting.types("a")
+    waiting.sees("Your approval is on record.")
+    waiting.sees("›")
+    assert effects(tmp_path / "home") == []
+
+
 def test_control_c_stops_a_turn_and_not_the_session(tmp_path: Path, people: list[Person]) -> None:
     """The model's endpoint takes the connection and never answers."""
     import socket
