@@ -390,7 +390,7 @@ class Transaction:
         self._c.execute(sa.update(_inbox).where(_inbox.c.id == item).values(**later))
 
     def sleeps(self, conversation: str) -> bool:
-        """Whether the first open item of a conversation waits for its hour; all that is behind it then waits with it."""
+        """Whether the first open item of a conversation waits for its hour; what is behind it then waits with it."""
         here = (_inbox.c.conversation == conversation) & _inbox.c.done_at.is_(None)
         wake_at = self._c.scalar(sa.select(_inbox.c.wake_at).where(here).order_by(_inbox.c.id).limit(1)) or 0.0
         if wake_at <= self.now():
