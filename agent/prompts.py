@@ -247,8 +247,8 @@ _ENGLISH = {
     "the", "of", "to", "and", "a", "in", "for", "with", "my", "is", "me", "campaign", "campaigns", "delete", "create",
     "send", "add", "remove", "clear", "show", "list", "hello", "hi", "yes", "what", "which", "please", "thanks", "get",
     "audience", "update", "from", "all", "it", "on", "how", "many", "people", "are", "now", "that", "this", "one",
-    "only", "its", "do", "did", "does", "can", "you", "i", "we", "at", "have", "has", "was", "who", "when", "just", "then",
-    "also",
+    "only", "its", "do", "did", "does", "can", "you", "i", "we", "at", "have", "has", "was", "who", "when", "just",
+    "then", "also",
 }  # fmt: skip
 
 
