@@ -29,7 +29,7 @@ from tests.slackbot import (
     running,
     tool_answers,
 )
-from tests.support import BUEN_FIN, CITA, ENCUESTA
+from tests.support import BUEN_FIN, CITA, ENCUESTA, open_journal
 
 DELETE = ("delete_campaign", {"campaignId": BUEN_FIN})
 REMOVE = ("remove_campaign_audience_client", {"campaignId": ENCUESTA, "phoneNumber": "+525500100011"})
@@ -594,6 +594,16 @@ async def test_keys_that_people_paste_are_kept_nowhere(slack: FakeSlack, tmp_pat
     assert b"0123456789secret" not in kept
     for token in (BOT_TOKEN, APP_TOKEN, SIGNING_SECRET):
         assert token.encode() not in kept
+
+
+async def test_what_waits_in_a_terminal_is_left_to_it(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    ana = slack.add_user("ana")
+    body = {"text": "mine", "by": ["os", "1", ""]}
+    await open_journal(tmp_path).write(lambda tx: tx.put("said:1", "s", "message", body, by="os:1"))
+    async with running(slack, tmp_path, settings=model.settings):
+        said = await slack.say(ana, "hello")
+        assert await answered(slack, said.thread_ts) == ["heard hello"]
+    assert len(model.requests) == 1
 
 
 @pytest.mark.parametrize("missing", ["SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"])
