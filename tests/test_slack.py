@@ -27,6 +27,7 @@ from tests.slackbot import (
     idle,
     last_words,
     running,
+    sql,
     tool_answers,
 )
 from tests.support import BUEN_FIN, CITA, ENCUESTA, open_journal
@@ -603,7 +604,7 @@ async def test_what_waits_in_a_terminal_is_left_to_it(slack: FakeSlack, tmp_path
     async with running(slack, tmp_path, settings=model.settings):
         said = await slack.say(ana, "hello")
         assert await answered(slack, said.thread_ts) == ["heard hello"]
-    assert len(model.requests) == 1
+    assert sql(tmp_path, "SELECT tries, wake_at, done_at FROM inbox WHERE key = 'said:1'") == [(0, 0.0, None)]
 
 
 @pytest.mark.parametrize("missing", ["SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"])
