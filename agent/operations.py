@@ -116,7 +116,8 @@ def _no_repeats(dates: list[str]) -> list[str]:
     return dates
 
 
-Phone = Annotated[str, AfterValidator(_phone), Field(description="Phone with country code, e.g. +525500100001")]
+_PHONE = "As the person gave it, e.g. +525500100001; without a country code it is taken as national"
+Phone = Annotated[str, AfterValidator(_phone), Field(description=_PHONE)]
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
 Email = Annotated[str, AfterValidator(_email)]
@@ -174,7 +175,8 @@ class Operation(Arguments):
 
 
 class ListCampaigns(Operation):
-    """List the workspace's campaigns, page by page. No total exists: the end is hasMore false."""
+    """List the workspace's campaigns, page by page. No total exists: the end is hasMore false. Long answers are cut:
+    omitted is how many are left out, next_offset where to go on."""
 
     risk, method, path, idempotent = Risk.READ, "GET", "/v1/campaigns", True
     limit: Annotated[int, Field(ge=1, le=200)] = 50
@@ -234,7 +236,8 @@ class DeleteCampaign(Operation):
 
 
 class GetCampaignAudience(Operation):
-    """List the people in a campaign's audience, page by page. clientsCount counts the page, not the total."""
+    """List the people in a campaign's audience, page by page. clientsCount counts the page asked for, not the total. Long
+    answers are cut: omitted is how many of that page are left out, next_offset where to go on."""
 
     risk, method, path, idempotent = Risk.READ, "GET", "/v1/campaigns/{campaignId}/audience", True
     campaignId: CampaignId
@@ -276,7 +279,8 @@ class AddCampaignAudience(Operation):
 
 
 class RemoveCampaignAudienceClient(Operation):
-    """Take one phone out of a campaign's audience. The person stays in the workspace. A person is asked first."""
+    """Take one phone out of a campaign's audience. The person stays in the workspace. A person is asked first;
+    removals made in one step are one question."""
 
     risk, method, path = Risk.DESTRUCTIVE, "DELETE", "/v1/campaigns/{campaignId}/audience/{phoneNumber}"
     idempotent = True
