@@ -449,7 +449,7 @@ class Gate:
         """Why this person can't decide it, by what was bound to it and by what the settings say now."""
         own = by.key in requesters(approval.requested_by, approval.calls)
         rule = self._rule(approval)
-        both = fits(approval.deciders, by.key, by.groups) and fits(rule.deciders, by.key, by.groups)
+        both = all(fits(deciders, by.kind, by.id, by.groups) for deciders in (approval.deciders, rule.deciders))
         # Whoever asked may always take it back.
         if not both and (approve or not own):
             return DecisionRefused("not_entitled", approval=approval.id)

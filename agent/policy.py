@@ -61,10 +61,11 @@ class Policy:
         return list(dict.fromkeys(who.partition(":")[2] for who in named if who.startswith("slack-group:")))
 
 
-def fits(deciders: Iterable[str], identity: str, groups: Sequence[str]) -> bool:
-    """Whether an identity ("kind:id") that is in these groups is one of the deciders."""
-    kind = identity.partition(":")[0]
-    return not {kind, identity, *(f"{kind}-group:{group}" for group in groups)}.isdisjoint(deciders)
+def fits(deciders: Iterable[str], kind: str, id: str, groups: Sequence[str]) -> bool:
+    """Whether an identity that is in these groups is one of the deciders."""
+    # A kind that holds the sign between kind and id could pass for another.
+    mine = {kind, f"{kind}:{id}", *(f"{kind}-group:{group}" for group in groups)}
+    return ":" not in kind and not mine.isdisjoint(deciders)
 
 
 def _pairs(setting: str, text: str) -> Iterable[tuple[str, str]]:

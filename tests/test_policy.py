@@ -80,6 +80,18 @@ async def test_only_those_on_the_list_of_an_operation_may_approve_it(world: Worl
     await other.agent.aclose()
 
 
+@pytest.mark.parametrize(
+    "who", [Identity("os:1000", "x"), Identity("os:1000", ""), Identity("", "os"), Identity("os:", "")]
+)
+async def test_a_kind_is_none_that_looks_like_an_account(world: World, who: Identity) -> None:
+    other = under(world, approvers="delete_campaign=os:1000; *=*")
+    for number, call in enumerate((DELETE, SEND)):
+        id = await ask(other, call, session=str(number))
+        assert failure(await approve(other, id, who)).code == "approval_not_entitled"
+    assert other.gated() == []
+    await other.agent.aclose()
+
+
 async def test_whoever_asked_may_always_take_it_back(world: World) -> None:
     other = under(world, approvers="*=slack:T1/UBOB")
     id = await ask(other, DELETE)
