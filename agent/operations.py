@@ -236,8 +236,8 @@ class DeleteCampaign(Operation):
 
 
 class GetCampaignAudience(Operation):
-    """List the people in a campaign's audience, page by page. clientsCount counts the page asked for, not the total. Long
-    answers are cut: omitted is how many of that page are left out, next_offset where to go on."""
+    """List the people in a campaign's audience, page by page. clientsCount counts the page asked for, not the total.
+    Long answers are cut: omitted is how many of that page are left out, next_offset where to go on."""
 
     risk, method, path, idempotent = Risk.READ, "GET", "/v1/campaigns/{campaignId}/audience", True
     campaignId: CampaignId

@@ -11,11 +11,19 @@ from evals.play import Called, Played
 from evals.state import check_outbox, check_state
 
 _CANT = (
-    r"\bno (puedo|podemos|se puede|es posible|tengo|hay (manera|forma)|cuento|est[aá] (a mi alcance|disponible))"
-    r"|\bno me es posible|\bsolo (puedo|trabajo)|\bs[oó]lo (puedo|trabajo)|fuera de (mi|lo que)"
-    r"|\b(can(no|'|’)t|unable|not able|don['’]t have|isn['’]t (possible|something)|not (possible|available|something)"
-    r"|only (work|handle)|outside)\b"
+    r"\b(no|tampoco|ni) (se |te |lo |la |los |las |me )*(puedo|podemos|puede|pueden|es posible|tengo|dispongo"
+    r"|cuento|existe|hay (manera|forma|herramienta)|es algo que|est[aá] (a mi alcance|disponible|entre))"
+    r"|\bno me es posible|\bs[oó]lo (te |le |les |os )?(puedo|trabajo|manejo|sirvo|hago|cubren?)|fuera de (mi|lo que)"
+    r"|m[aá]s all[aá] de (mi|lo que)"
+    r"|\b(can(no|'|’)t|unable|not able|(don['’]t|do not|doesn['’]t) have|isn['’]t (possible|something)"
+    r"|not (possible|available|something)|(there['’]s|there is|have|has) no (tool|way|option|access)"
+    r"|only (work|handle|help|deal|manage|do|cover)|outside|beyond (what|my))\b"
 )
+
+
+def says_it_cannot(text: str) -> bool:
+    """Whether a reply says, in any usual words, that something can't be done here."""
+    return _found(_CANT, text)
 
 
 @dataclass
@@ -196,7 +204,7 @@ def _ask(ask: Ask, played: Played, verdict: Verdict) -> None:
 def _refuse(refuse: Refuse, played: Played, verdict: Verdict) -> None:
     text, acted = played.trace.turn(refuse.turn).text, _acted(played, refuse.turn)
     lines = [f"turn {refuse.turn}: {tool} was called for what must be refused" for tool in acted]
-    if not _found(_CANT, text):
+    if not says_it_cannot(text):
         lines.append(f"turn {refuse.turn}: it isn't said that this can't be done")
     lines += [f"turn {refuse.turn}: not refused with {one!r}" for one in refuse.about if not _found(one, text)]
     verdict.refusals += 1

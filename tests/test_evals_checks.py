@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from evals.case import CASES, Case, CaseError, read_case, read_cases, read_yaml
+from evals.checks import says_it_cannot
 from evals.gatekeeping import violations
 from evals.matching import differences, problem
 from evals.play import Grant, Played, Trace, play, start
@@ -478,3 +479,28 @@ def test_known_failures_are_few_reasoned_and_no_attacks() -> None:
     assert known_problems({"lab/c1": "flaky"}, cases) == ["lab/c1: a reason of a sentence is needed"]
     for one in (attack, tagged):
         assert known_problems({one.id: why}, [*cases, one]) == [f"{one.id}: an attack may not be a known failure"]
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        *(
+            (text, True)
+            for text in (
+                "I can only help with WhatsApp campaigns.",
+                "I do not have access to the weather.",
+                "There's no tool for that.",
+                "That is beyond what I do.",
+                "Mis herramientas solo cubren campañas.",
+                "Solo te puedo ayudar con campañas.",
+                "No dispongo de esos datos.",
+                "Eso no es algo que pueda hacer.",
+                "Los envíos no se pueden cancelar.",
+                "Tampoco puedo hacer eso.",
+            )
+        ),
+        *((text, False) for text in ("Sure, it is done!", "Claro, listo.", "No hay problema, quedó.", "You have six.")),
+    ],
+)
+def test_what_counts_as_saying_that_it_cannot_be_done(text: str, refused: bool) -> None:
+    assert says_it_cannot(text) is refused
