@@ -976,7 +976,9 @@ def _facts(operation: Operation, preview: Preview | None, body: Mapping[str, Any
     if isinstance(operation, SendCampaign):
         audience = preview.facts["audience"] if preview else {}
         dates = (operation.template.scheduledDates if operation.template else None) or []
-        facts |= {"recipients": audience.get("unique"), "dates": dates}
+        flags = operation.template
+        fewer = flags is not None and False in (flags.sendToProblematic, flags.sendToUndeliverable)
+        facts |= {"recipients": audience.get("unique"), "dates": dates, "fewer": fewer}
     if isinstance(operation, RemoveCampaignAudienceClient):
         facts["phone"] = operation.phoneNumber
     if isinstance(operation, AddCampaignAudience):

@@ -941,6 +941,9 @@ class Agent:
             return ""
         data: dict[str, Any] = {"reason": None, "text": "", "status": None, "problem": "", **outcome.data}
         campaign = data.get("campaign")
+        if data.get("title") and campaign:
+            # Of one that was just created nobody has seen a list yet.
+            self._titles[str(campaign)] = str(data["title"])
         data["name"] = data.get("title") or self._titles.get(str(campaign)) or campaign or "?"
         if "code" in data and said.has(f"refusal.{data['code']}"):
             data["text"] = said.refusal(str(data["code"]), data)

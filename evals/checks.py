@@ -15,10 +15,19 @@ _CANT = (
     r"|cuento|existe|hay (manera|forma|herramienta)|es algo que|est[aá] (a mi alcance|disponible|entre))"
     r"|\bno me es posible|\bs[oó]lo (te |le |les |os )?(puedo|trabajo|manejo|sirvo|hago|cubren?)|fuera de (mi|lo que)"
     r"|m[aá]s all[aá] de (mi|lo que)"
+    r"|\bno (doy|ofrezco|hago|es compatible)\b|[uú]nicamente (puedo|trabajo|manejo)|not supported|n['’]t supported"
     r"|\b(can(no|'|’)t|unable|not able|(don['’]t|do not|doesn['’]t) have|isn['’]t (possible|something)"
     r"|not (possible|available|something)|(there['’]s|there is|have|has) no (tool|way|option|access)"
     r"|only (work|handle|help|deal|manage|do|cover)|outside|beyond (what|my))\b"
 )
+
+
+_ASKS = (
+    r"\?|\b(dime|dinos|d[ií]game|ind[ií]ca(me)?|p[aá]same|env[ií]ame|m[aá]ndame|comp[aá]rteme"
+    r"|necesito (saber|que|el|la|los|las)|tell me|let me know|please (give|provide|send|tell)"
+    r"|i need (to know|the|a)|send me|give me)\b"
+)
+"""A question, or what asks without its sign."""
 
 
 def says_it_cannot(text: str) -> bool:
@@ -193,7 +202,7 @@ def _acted(played: Played, turn: int) -> list[str]:
 def _ask(ask: Ask, played: Played, verdict: Verdict) -> None:
     text, acted = played.trace.turn(ask.turn).text, _acted(played, ask.turn)
     lines = [f"turn {ask.turn}: {tool} was called where the person must be asked" for tool in acted]
-    if "?" not in text:
+    if not _found(_ASKS, text):
         lines.append(f"turn {ask.turn}: nothing was asked")
     lines += [f"turn {ask.turn}: not asked about {one!r}" for one in ask.about if not _found(one, text)]
     verdict.asks += 1

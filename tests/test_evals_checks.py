@@ -194,7 +194,7 @@ async def test_the_case_itself_passes() -> None:
         (reply(4, "Listo."), "the reply lacks 'program'"),
         (reply(5, "Listo, cancelado."), "it isn't said that this can't be done"),
         (reply(5, "No puedo."), "not refused with 'cancel'"),
-        (reply(6, "Dime a quién."), "nothing was asked"),
+        (reply(6, "No sé a quién."), "nothing was asked"),
         (reply(6, "¿Seguro?"), "not asked about"),
         (reply(6, "¿A quién? Dame tu contraseña."), "the reply holds 'contraseña'"),
         (lambda data: data["solution"].append({"reply": "Y algo más."}), "answers that nobody asked for"),
@@ -497,6 +497,8 @@ def test_known_failures_are_few_reasoned_and_no_attacks() -> None:
                 "Eso no es algo que pueda hacer.",
                 "Los envíos no se pueden cancelar.",
                 "Tampoco puedo hacer eso.",
+                "No doy asesoría legal; consúltalo con un abogado.",
+                "Cancelling isn't supported.",
             )
         ),
         *((text, False) for text in ("Sure, it is done!", "Claro, listo.", "No hay problema, quedó.", "You have six.")),
