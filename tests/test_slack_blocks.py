@@ -37,7 +37,9 @@ from agent.interfaces.slack_blocks import (
     split_reply,
 )
 from agent.interfaces.slack_manifest import EVENTS_PATH, LISTENERS, METHODS, manifest
+from agent.interfaces.slack_stream import Part, pages
 from agent.interfaces.slack_text import REPLY_LENGTH, safe_reply, size
+from agent.interfaces.slack_web import Web
 from agent.operations import BY_NAME, OPERATIONS, Reading, parse
 from agent.prompts import Card, Words
 from tests import fakeslack
@@ -916,3 +918,21 @@ def test_the_manifest_keeps_slack_s_limits(words: Words) -> None:
     assert 1 <= len(features["agent_view"]["suggested_prompts"]) <= 4
     assert all(one["title"] and one["message"] for one in features["agent_view"]["suggested_prompts"])
     assert json.loads(json.dumps(made)) == made
+
+
+def test_a_notification_is_escaped_once() -> None:
+    ((notice, blocks),) = pages([Part("line", "✗ A & <B>"), Part("text", "1 < 2")], WORDS["en"])
+    assert notice == "✗ A &amp; &lt;B&gt;\n1 &lt; 2"
+    assert blocks[0]["text"]["text"] == "✗ A &amp; &lt;B&gt;"
+
+
+async def test_what_one_person_is_told_alone_is_escaped() -> None:
+    told: list[Any] = []
+
+    class Quiet(Web):
+        async def call(self, method: str, **arguments: Any) -> dict[str, Any]:
+            told.append(arguments["text"])
+            return {}
+
+    await Quiet("xoxb-1", "http://127.0.0.1:9/api").tell("U1", None, "<!channel> & co")
+    assert told == ["&lt;!channel&gt; &amp; co"]

@@ -10,7 +10,7 @@ from agent.gate import Outcome
 from agent.interfaces.slack_blocks import WAITS, CardState, card_message, home_view
 from agent.interfaces.slack_people import People
 from agent.interfaces.slack_posts import Posts
-from agent.interfaces.slack_text import QUIET, date, people, shown, status
+from agent.interfaces.slack_text import QUIET, date, people, section, shown, status
 from agent.interfaces.slack_web import SlackRefused, SlackUnsure, Thread, Web
 from agent.journal import Approval, Post, Transaction, make_owner
 from agent.loop import Agent
@@ -216,6 +216,7 @@ class Cards:
         asked = self._agent.asked(approval, words.language)
         who, when = people(face.whom, words), date(approval.expires_at, words)
         text = words.say("bot.reminder", who=who, when=when, headline=shown(asked.card.headline))
+        line = words.say("bot.reminder", who=who, when=when, headline="").rstrip()
         key = f"remind:{approval.id}"
         about = {"event_type": "campaign_agent", "event_payload": {"key": key}}
         answer = await self._web.call(
@@ -223,7 +224,7 @@ class Cards:
             channel=post.channel,
             thread_ts=thread.ts,
             text=text,
-            blocks=[status(text)],
+            blocks=[status(line), section(asked.card.headline)],
             metadata=about,
             **QUIET,
         )

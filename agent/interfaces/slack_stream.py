@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import unescape
 from typing import Literal
 
 from agent.interfaces.slack_blocks import MESSAGE_ROOM, cost
@@ -51,7 +52,8 @@ def pages(parts: Sequence[Part], words: Words) -> list[tuple[str, list[Block]]]:
 
 
 def _notice(blocks: Sequence[Block], words: Words) -> str:
-    texts = [block["text"] if isinstance(block["text"], str) else block["text"]["text"] for block in blocks]
+    # A section's text is escaped already.
+    texts = [text if isinstance(text := block["text"], str) else unescape(text["text"]) for block in blocks]
     return shown(clip("\n".join(texts), 2_000, words))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.domain import Json
+from agent.interfaces.slack_text import shown
 
 log = logging.getLogger("agent.slack")
 
@@ -145,6 +146,8 @@ class Web:
 
     async def tell(self, user: str, thread: Thread | None, text: str) -> None:
         """To one person alone; where that isn't possible in the thread, in the conversation with the bot."""
+        # Errors quote what servers and people wrote.
+        text = shown(text)
         if thread is not None:
             with contextlib.suppress(SlackRefused, SlackUnsure):
                 await self.call("chat.postEphemeral", user=user, channel=thread.channel, thread_ts=thread.ts, text=text)
