@@ -921,7 +921,7 @@ def test_the_manifest_keeps_slack_s_limits(words: Words) -> None:
 
 
 def test_a_notification_is_escaped_once() -> None:
-    ((notice, blocks),) = pages([Part("line", "✗ A & <B>"), Part("text", "1 < 2")], WORDS["en"])
+    ((notice, blocks),) = pages([Part("line", "✗ A & <B>"), Part("words", "1 < 2")], WORDS["en"])
     assert notice == "✗ A &amp; &lt;B&gt;\n1 &lt; 2"
     assert blocks[0]["text"]["text"] == "✗ A &amp; &lt;B&gt;"
 

@@ -52,9 +52,9 @@ def pages(parts: Sequence[Part], words: Words) -> list[tuple[str, list[Block]]]:
 
 
 def _notice(blocks: Sequence[Block], words: Words) -> str:
-    # A section's text is escaped already.
-    texts = [text if isinstance(text := block["text"], str) else unescape(text["text"]) for block in blocks]
-    return shown(clip("\n".join(texts), 2_000, words))
+    texts = [block["text"] if isinstance(block["text"], str) else block["text"]["text"] for block in blocks]
+    # A block's text is escaped already.
+    return shown(clip(unescape("\n".join(texts)), 2_000, words))
 
 
 class Answer:
