@@ -939,7 +939,8 @@ class Agent:
         said = self.words(language)
         if outcome.kind is Kind.DONE and outcome.tool.startswith(("get_", "list_")):
             return ""
-        data: dict[str, Any] = {"reason": None, "text": "", "status": None, "problem": "", **outcome.data}
+        known = {"reason": None, "text": "", "status": None, "problem": "", "fewer": False}
+        data: dict[str, Any] = {**known, **outcome.data}
         campaign = data.get("campaign")
         if data.get("title") and campaign:
             # Of one that was just created nobody has seen a list yet.

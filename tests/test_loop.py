@@ -11,7 +11,7 @@ import pytest
 from pydantic_core import from_json
 
 from agent.errors import ModelBroken, ModelUnreachable
-from agent.gate import Identity
+from agent.gate import Identity, Kind, Outcome
 from agent.loop import Reply, Text, ToolCalled, Usage
 from agent.model import Call, Completion
 from agent.sandbox.store import Fault
@@ -351,3 +351,11 @@ async def test_the_prompt_says_nothing_of_keys(world: World) -> None:
     await world.say("hello", "hi")
     assert "pl_key" not in str(world.model.seen)
     assert "sandbox_local" not in str(world.model.seen)
+
+
+async def test_an_outcome_that_an_older_version_stored_still_has_its_line(world: World) -> None:
+    stored = Outcome(Kind.DONE, "send_campaign", {"title": "Old", "recipients": 3, "dates": []})
+    assert (
+        world.agent.line(stored, "en")
+        == 'The API accepted the send of "Old" to 3 recipients. Accepted isn\'t delivered.'
+    )
