@@ -31,7 +31,7 @@ from agent.sandbox.api import SandboxTransport, create_app
 from agent.sandbox.seed import LOCAL_KEY
 from tests import postgres, support
 from tests.fakeslack import FakeSlack, Message, NotPossible, Timing
-from tests.slackbot import BotProcess, ModelServer, answers, cards, gated, last_words, sql, tool_answers
+from tests.slackbot import DEAD, BotProcess, ModelServer, answers, cards, gated, last_words, sql, tool_answers
 
 SLACK_RETRIES = (0.0, 1.0, 5.0)
 """Seconds; Slack's own are at once, after one minute and after five."""
@@ -56,6 +56,8 @@ class Thread:
     root: str = ""
     campaign: str = ""
     said: list[str] = field(default_factory=list)
+    unsure: set[str] = field(default_factory=set)
+    """What Slack gave up: it may have arrived all the same, and nobody was told so."""
 
 
 @dataclass(slots=True)
@@ -104,9 +106,12 @@ class Chaos:
             self._told.set()
             await killing
             await self._until(self._idle, "everything is done")
-            await self._slack.settled()
+            await self._slack.settled(PATIENCE)
+        except AssertionError as problem:
+            self.figures.problems.append(str(problem)[:600])
         finally:
             killing.cancel()
+            await asyncio.gather(killing, return_exceptions=True)
             for bot in self._bots:
                 await bot.kill()
         self._judge(made)
@@ -143,12 +148,15 @@ class Chaos:
             at = self._chance.randrange(len(self._bots))
             await self._bots[at].kill()
             self.figures.kills += 1
+            # A balancer finds out at once where nobody listens; what was under way there fails.
+            if others := [url for url in self._slack.urls if url not in DEAD]:
+                self._slack.point(*others)
             self._bots[at] = await self._start()
 
     # People.
 
-    async def _say(self, thread: Thread, text: str) -> None:
-        """The next message, once Slack has the bot's word for the one before, or has given up."""
+    async def _say(self, thread: Thread, text: str) -> bool:
+        """The next message, once Slack has the bot's word for the one before. False: Slack has given up."""
         await asyncio.sleep(self._chance.random() * PAUSE)
         times = 2 if self._chance.random() < REPEATED else 1
         said = await self._slack.say(thread.user, text, thread_ts=thread.root or None, times=times)
@@ -159,6 +167,10 @@ class Chaos:
         if self._chance.random() < REPEATED:
             self._slack.redeliver(said.deliveries[0])
             self.figures.repeated += 1
+        if all(one.state == "lost" for one in said.deliveries):
+            thread.unsure.add(text)
+            self.figures.given_up += 1
+        return text not in thread.unsure
 
     async def _write(self, thread: Thread) -> None:
         for number in range(thread.events):
@@ -166,17 +178,20 @@ class Chaos:
 
     async def _click(self, thread: Thread) -> None:
         """Asks for a removal, approves it, and asks for the next when the answer is there."""
+        known: set[str] = set()
         for number in range(thread.events // 2):
             text = f"remove {thread.campaign} +{phone(thread, number)}"
-            await self._say(thread, text)
-            shown = await self._until(partial(self._cards, thread, number), "there is a card")
+            if not await self._say(thread, text):
+                continue
+            shown = await self._until(partial(self._cards, thread, known), "there is a card")
+            known.add(shown[0].ts)
             await self._approve(thread, shown[0].ts)
             self.figures.events += 1
             self.figures.clicks += 1
             await self._until(partial(self._answered, thread, text), "a removal is answered")
 
-    def _cards(self, thread: Thread, number: int) -> list[Message]:
-        return cards(self._slack, thread.root)[number:]
+    def _cards(self, thread: Thread, known: set[str]) -> list[Message]:
+        return [card for card in cards(self._slack, thread.root) if card.ts not in known]
 
     def _answered(self, thread: Thread, text: str) -> bool:
         return any(text in one for one in self._texts(thread))
@@ -217,16 +232,15 @@ class Chaos:
         figures, heard = self.figures, heard_by(self._model)
         figures.deliveries = len(self._slack.deliveries)
         figures.attempts = sum(len(one.attempts) for one in self._slack.deliveries)
-        events = [one for one in self._slack.deliveries if one.kind == "events_api"]
-        figures.given_up = sum(one.state != "acked" for one in events)
         figures.model = len(self._model.requests)
         for thread in threads:
             texts = [text for text in self._texts(thread) if not text.startswith(HALF)]
             figures.answers += len(texts)
             figures.left_over += len(self._texts(thread)) - len(texts)
             told = [self._about(thread, text) for text in texts]
-            self._compare(f"answers in thread {thread.number}", thread.said, told)
-            self._compare(f"the model's view of thread {thread.number}", thread.said, heard.get(thread.said[0], []))
+            known = heard.get(thread.said[0], []) if thread.said else []
+            self._compare(f"answers in thread {thread.number}", thread, told)
+            self._compare(f"the model's view of thread {thread.number}", thread, known)
             if thread.campaign:
                 figures.unknown += sum("outcome unknown" in text for text in texts)
         self._judge_removals(threads)
@@ -236,8 +250,9 @@ class Chaos:
         found = re.findall(r"heard (.+)|(remove \S+ \S+): outcome (?:done|unknown)", text)
         return "".join(found[0]) if len(found) == 1 else text
 
-    def _compare(self, what: str, wanted: list[str], found: list[str]) -> None:
+    def _compare(self, what: str, thread: Thread, found: list[str]) -> None:
         counts = Counter(found)
+        wanted = [one for one in thread.said if one in counts or one not in thread.unsure]
         lost, twice = [one for one in wanted if one not in counts], [one for one in wanted if counts[one] > 1]
         strange = [one for one in found if one not in set(wanted)]
         self.figures.lost += len(lost)
@@ -287,7 +302,8 @@ def heard_by(model: ModelServer) -> dict[str, list[str]]:
         spoken = [str(message["content"]) for message in messages if message["role"] == "user"]
         # What begins like this is the program's own, on the account.
         said = [text for text in spoken if not text.startswith('{"kind":')]
-        found[said[0]] = said
+        if said:
+            found[said[0]] = said
     return found
 
 
@@ -300,9 +316,9 @@ def table(f: Figures) -> list[tuple[str, str, bool | None]]:
         ("deliveries", str(f.deliveries), None),
         ("  repeated though acknowledged, or at once", str(f.repeated), None),
         ("  attempts, since there was no acknowledgement", str(f.attempts), None),
-        ("  events that Slack gave up", str(f.given_up), f.given_up == 0),
+        ("  messages that Slack gave up, nobody listening", str(f.given_up), None),
         ("requests to the model", str(f.model), None),
-        ("answers in threads", str(f.answers), f.answers == f.events - f.clicks),
+        ("answers in threads", str(f.answers), None),
         ("removals that reached the API", str(f.removals), None),
         ("  called unknown", str(f.unknown), None),
         ("lost", str(f.lost), f.lost == 0),
