@@ -55,6 +55,16 @@ def test_recordings_belong_to_cases_and_hold_nothing_private() -> None:
     assert SHELF.problems({case.id: case for case in CASES}) == []
 
 
+def test_there_are_enough_cases_and_each_is_recorded_as_often_as_it_says() -> None:
+    cases, shelf = CASES, SHELF
+    assert len(cases) >= 80
+    missing = [f"{c.id} {n}" for c in cases for n in range(1, c.trials + 1) if not shelf.path(c.id, n).exists()]
+    assert missing == []
+    core = [case for case in cases if "core" in case.tags]
+    assert [case.id for case in core if case.trials < 3] == []
+    assert len({case.suite for case in core}) >= 3
+
+
 def test_the_list_of_known_failures_is_honest() -> None:
     assert known_problems(KNOWN, CASES) == []
 
