@@ -315,7 +315,7 @@ def table(f: Figures) -> list[tuple[str, str, bool | None]]:
         ("kills", str(f.kills), f.kills > 0),
         ("deliveries", str(f.deliveries), None),
         ("  repeated though acknowledged, or at once", str(f.repeated), None),
-        ("  attempts, since there was no acknowledgement", str(f.attempts), None),
+        ("  attempts, until there was an acknowledgement", str(f.attempts), None),
         ("  messages that Slack gave up, nobody listening", str(f.given_up), None),
         ("requests to the model", str(f.model), None),
         ("answers in threads", str(f.answers), None),
