@@ -254,6 +254,8 @@ _ENGLISH = {
 
 def guess_language(text: str, otherwise: Language) -> Language:
     """The language that somebody writes in, when it shows."""
+    # What is quoted may be in any language.
+    text = re.sub(r"\"[^\"]*\"|“[^”]*”|«[^»]*»", " ", text)
     found = set(re.findall(r"[a-záéíóúüñ]+", text.lower()))
     spanish, english = len(found & _SPANISH), len(found & _ENGLISH)
     if re.search(r"[¿¡ñáéíóú]", text.lower()):

@@ -257,6 +257,7 @@ def test_lines_of_an_answer_stay_lines() -> None:
         # A title in another language is no language of whoever writes.
         ("how many people are on Club del Café?", "en"),
         ("now delete that Club del Café one. only that one, whatever its title says", "en"),
+        ('put "cliente" first and "mañana a las 9" second', "en"),
         ("cuántos hay en Weekend Sale for the Team?", "es"),
     ],
 )
