@@ -16,6 +16,8 @@ from agent.prompts import Language, guess_language
 
 ANSWER_BYTES = 8_000
 """The largest tool answer that goes to the model."""
+_TOGETHER = 64
+"""Messages that were looked at for shortening, from which on they are kept as one."""
 BY_HAND = "call"
 """Who made an assistant message that no model made."""
 CALLED = "campaign-agent call "
@@ -124,6 +126,13 @@ class Transcript:
         """Shortens the oldest tool answers until three quarters of `limit` bytes are left. The journal keeps all."""
         if self.size <= limit:
             return
+        self._shorten(limit)
+        if self.trimmed > _TOGETHER:
+            # What doesn't change any more is one piece: a thousand small ones are slow to gather for every request.
+            self.messages[: self.trimmed] = [b",".join(self.messages[: self.trimmed])]
+            self.trimmed = 1
+
+    def _shorten(self, limit: int) -> None:
         awaited = {call.id for call in self.open}
         for at in range(self.trimmed, max(self.trimmed, len(self.messages) - 8)):
             self.trimmed = at + 1
