@@ -638,22 +638,15 @@ def sandbox(
     database: Annotated[Path | None, typer.Option(help="SQLite file; the embedded sandbox's by default.")] = None,
 ) -> int:
     """Run the sandbox of the campaigns API on a port, for developing against it."""
-    import socket
-
     import uvicorn
 
+    from agent.interfaces.ports import listen
     from agent.sandbox.api import create_app
     from agent.sandbox.seed import LOCAL_KEY
 
     settings = Settings.read()
     _make_home(settings)
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise UsageError("port", host=host, port=port, text=getattr(error, "strerror", None) or str(error)) from None
+    listener = listen(host, port)
     made = create_app(database or settings.home / "sandbox.db")
     print(f"PLATICA_BASE_URL=http://{host}:{listener.getsockname()[1]} PLATICA_API_KEY={LOCAL_KEY}", flush=True)
     gc.freeze()

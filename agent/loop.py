@@ -968,9 +968,13 @@ class Agent:
         if self._context is None or not self._workspace_is_fresh():
             # A database that can't be used is told before anything else is tried.
             await self.journal.open()
-            channels, templates = await asyncio.gather(
-                _listed(self.platica.channels()), _listed(self.platica.templates())
-            )
+            reads = (_listed(self.platica.channels()), _listed(self.platica.templates()))
+            # To the end of both: what goes on beside an error meets connections that are being closed.
+            found: list[Any] = await asyncio.gather(*reads, return_exceptions=True)
+            for error in found:
+                if isinstance(error, BaseException):
+                    raise error
+            channels, templates = found
             data: dict[str, Json] = {}
             data["channels"] = channels if isinstance(channels, str) else [_channel(c) for c in channels[:50]]
             data["templates"] = templates if isinstance(templates, str) else [_template(t) for t in templates[:50]]

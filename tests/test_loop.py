@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from pydantic_core import from_json
 
@@ -359,3 +360,19 @@ async def test_an_outcome_that_an_older_version_stored_still_has_its_line(world:
         world.agent.line(stored, "en")
         == 'The API accepted the send of "Old" to 3 recipients. Accepted isn\'t delivered.'
     )
+
+
+async def test_a_turn_that_fails_leaves_no_read_behind(tmp_path: Path) -> None:
+    """One of two reads is refused at once; the other must not go on while everything is closed."""
+    world = make_world(tmp_path, key="pl_key_wrong_000000000")
+    inner = world.transport.inner.handle_async_request
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0.2 if request.url.path == "/v1/templates" else 0.0)
+        return await inner(request)
+
+    world.transport.inner.handle_async_request = slow  # type: ignore[method-assign]
+    before = asyncio.all_tasks()
+    assert failure(await world.say("hello")).code == "api_key_rejected"
+    assert asyncio.all_tasks() <= before
+    await world.agent.aclose()

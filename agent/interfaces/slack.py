@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from agent.errors import UsageError
+from agent.interfaces.ports import listen
 from agent.interfaces.slack_cards import Cards
 from agent.interfaces.slack_listeners import Listeners
 from agent.interfaces.slack_manifest import EVENTS_PATH
@@ -237,13 +237,7 @@ async def _listening(host: str, port: int, app: Any) -> AsyncIterator[str]:
             # They are the bot's.
             yield
 
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise UsageError("port", host=host, port=port, text=getattr(error, "strerror", None) or str(error)) from None
+    listener = listen(host, port)
     config = uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False, timeout_graceful_shutdown=3)
     server = Server(config)
     serving = asyncio.create_task(server.serve([listener]))

@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -144,7 +145,7 @@ class Bot:
         shutil.rmtree(self.folder)
 
 
-class Sender:
+class Sender(ABC):
     """Sends events. What Slack would send again, since nothing came within its three seconds, counts as failed."""
 
     def __init__(self, threads: list[dict[str, str]]) -> None:
@@ -165,8 +166,9 @@ class Sender:
             "authorizations": [to]
         }
 
+    @abstractmethod
     async def send(self, payload: dict[str, Any]) -> bool:
-        raise NotImplementedError
+        """Whether it was acknowledged in time."""
 
 
 class Http(Sender):

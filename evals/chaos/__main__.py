@@ -8,18 +8,17 @@ promise broke.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from dataclasses import fields
-from pathlib import Path
 
+from evals.chaos.command import Row, command
 from evals.chaos.driver import BETWEEN, Chaos, Figures, plan
 from evals.chaos.worker import WINDOWS
 from tests import postgres
 
 
-def table(figures: Figures) -> list[tuple[str, str, bool | None]]:
+def table(figures: Figures) -> list[Row]:
     """Rows of (what, figure, whether it holds); None where nothing is promised."""
     f = figures
     rows: list[tuple[str, str, bool | None]] = [("kills", str(f.kills), None)]
@@ -65,29 +64,13 @@ def run(engine: str, kills: int, *, seed: int, size: int = 12, start: int = 0) -
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m evals.chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=450)
-    parser.add_argument("--engine", choices=["sqlite", "postgresql"])
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
-    good, found = True, []
-    postgres.begin()
-    try:
-        for engine in [options.engine] if options.engine else ["sqlite", "postgresql"]:
-            figures = run(engine, options.kills, seed=options.seed)
-            found.append(figures)
-            print(f"\n{engine}")
-            for what, figure, holds in table(figures):
-                print(f"{what:<46} {figure:<16} {'' if holds is None else 'yes' if holds else 'NO'}".rstrip())
-                good = good and holds is not False
-            print(*figures.problems[:20], sep="\n")
-            if not enough(figures, options.kills):
-                print("too few kills where they were meant to be")
-                good = False
-    finally:
-        postgres.end()
-    if options.json:
-        options.json.write_text(json.dumps([plain(figures) for figures in found], indent=1) + "\n")
-    return 0 if good else 1
+    return command(
+        parser,
+        lambda engine, options: run(engine, options.kills, seed=options.seed),
+        table,
+        plain,
+        lambda figures, options: "" if enough(figures, options.kills) else "too few kills where they were meant to be",
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ random moments and started again, and Slack repeats what isn't acknowledged, or 
 
 import argparse
 import asyncio
-import json
 import random
 import re
 import sys
@@ -29,7 +28,8 @@ from agent.interfaces.slack_manifest import manifest
 from agent.prompts import words
 from agent.sandbox.api import SandboxTransport, create_app
 from agent.sandbox.seed import LOCAL_KEY
-from tests import postgres, support
+from evals.chaos.command import Row, command
+from tests import support
 from tests.fakeslack import FakeSlack, Message, NotPossible, Timing
 from tests.slackbot import DEAD, BotProcess, ModelServer, answers, cards, gated, last_words, sql, tool_answers
 
@@ -307,7 +307,7 @@ def heard_by(model: ModelServer) -> dict[str, list[str]]:
     return found
 
 
-def table(f: Figures) -> list[tuple[str, str, bool | None]]:
+def table(f: Figures) -> list[Row]:
     """Rows of (what, figure, whether it holds); None where nothing is promised."""
     return [
         ("events", str(f.events), None),
@@ -347,26 +347,12 @@ def main() -> int:
     )
     parser.add_argument("--events", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=40)
-    parser.add_argument("--engine", choices=["sqlite", "postgresql"])
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
-    good, found = True, []
-    postgres.begin()
-    try:
-        for engine in [options.engine] if options.engine else ["sqlite", "postgresql"]:
-            figures = asyncio.run(run(engine, options.events, options.threads, seed=options.seed))
-            found.append(figures)
-            print(f"\n{engine}")
-            for what, figure, holds in table(figures):
-                print(f"{what:<50} {figure:<8} {'' if holds is None else 'yes' if holds else 'NO'}".rstrip())
-                good = good and holds is not False
-            print(*figures.problems[:20], sep="\n", flush=True)
-    finally:
-        postgres.end()
-    if options.json:
-        options.json.write_text(json.dumps([asdict(figures) for figures in found], indent=1) + "\n")
-    return 0 if good else 1
+    return command(
+        parser,
+        lambda engine, options: asyncio.run(run(engine, options.events, options.threads, seed=options.seed)),
+        table,
+        asdict,
+    )
 
 
 if __name__ == "__main__":
