@@ -970,7 +970,7 @@ class Agent:
             await self.journal.open()
             reads = (_listed(self.platica.channels()), _listed(self.platica.templates()))
             # To the end of both: what goes on beside an error meets connections that are being closed.
-            found: list[Any] = await asyncio.gather(*reads, return_exceptions=True)
+            found: tuple[Any, Any] = await asyncio.gather(*reads, return_exceptions=True)
             for error in found:
                 if isinstance(error, BaseException):
                     raise error
