@@ -886,14 +886,17 @@ class Gate:
     async def sweep(self) -> list[Attempt]:
         """Calls every attempt unknown whose time is over and of which nobody reported."""
 
+        def late(tx: Transaction) -> list[Attempt]:
+            return [a for a in tx.attempts(states=("started",)) if tx.now() > a.deadline + MARGIN]
+
         def judge(tx: Transaction) -> list[Attempt]:
-            late = [a for a in tx.attempts(states=("started",)) if tx.now() > a.deadline + MARGIN]
-            swept = [a for a in late if tx.end_attempt(a.id, "unknown", _lost(a).dump())]
+            swept = [a for a in late(tx) if tx.end_attempt(a.id, "unknown", _lost(a).dump())]
             for attempt in swept:
                 tx.move(attempt.approval, "executing", "unknown", outcome=[_lost(attempt).dump()])
             return swept
 
-        return await self._journal.write(judge)
+        # Some look every few seconds, and there is nearly never any.
+        return await self._journal.write(judge) if await self._journal.read(late) else []
 
 
 def parse_stored(tool: str, arguments: Mapping[str, Json]) -> Operation:

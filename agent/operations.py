@@ -3,7 +3,7 @@
 import ipaddress
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -394,7 +394,7 @@ def _problems(tool: str, error: ValidationError) -> str:
         where = ".".join(str(part)[:60] for part in item["loc"]) or tool
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            message = "there is no such field; leave it out"
+            message = _no_such_field(tool, item["loc"])
         elif item["type"] == "missing":
             message = "is required; ask the person if you don't know it"
         elif item["type"] == "string_pattern_mismatch":
@@ -402,6 +402,23 @@ def _problems(tool: str, error: ValidationError) -> str:
             message = "must not be empty" if not given.strip() else f"{given!r} is not an id; look it up first"
         lines.append(f"{where}: {message}")
     return "; ".join(lines)
+
+
+def _no_such_field(tool: str, place: Sequence[str | int]) -> str:
+    """Where a field belongs that is at the wrong place or spelt another way, if it is one at all."""
+
+    def fold(name: object) -> str:
+        return re.sub(r"[^a-z0-9]", "", str(name).lower())
+
+    meant = [".".join(path) for path in _fields(schema(BY_NAME[tool])) if fold(path[-1]) == fold(place[-1])]
+    return f"there is no such field here; use {' or '.join(meant)}" if meant else "there is no such field; leave it out"
+
+
+def _fields(node: Mapping[str, Any], place: Sequence[str] = ()) -> Iterator[Sequence[str]]:
+    """The path of every field of a schema; an element of a list has its list's."""
+    for name, inner in node.get("properties", {}).items():
+        yield (*place, name)
+        yield from _fields(inner.get("items", inner), (*place, name))
 
 
 # Schemas, for models and for MCP.

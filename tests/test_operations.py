@@ -675,6 +675,21 @@ def test_no_arguments_at_all_are_an_empty_object() -> None:
     assert parse("list_campaigns", {}, READING) == parse("list_campaigns", "{}", READING)
 
 
+MISPLACED = [
+    ({**SEND, "scheduledDates": ["2026-12-01T16:00:00Z"]}, "scheduledDates", "template.scheduledDates"),
+    ({**SEND, "sendToProblematic": False}, "sendToProblematic", "template.sendToProblematic"),
+    ({**SEND, "template": {"responderAgentId": "ag-1"}}, "template.responderAgentId", "responderAgentId"),
+    ({**SEND, "template": {"scheduled_dates": []}}, "template.scheduled_dates", "template.scheduledDates"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "given", "place"), MISPLACED)
+def test_a_field_at_the_wrong_place_is_told_its_own(arguments: dict[str, Any], given: str, place: str) -> None:
+    """Left out, the send would go out at once, or to people it should not reach."""
+    assert refused("send_campaign", arguments) == f"{given}: there is no such field here; use {place}"
+    assert refused("send_campaign", {**SEND, "sms": True}) == "sms: there is no such field; leave it out"
+
+
 def test_many_problems_are_told_at_once_but_not_all() -> None:
     people = [{"phoneNumber": "x", "name": ""} for _ in range(1_000)]
     problem = refused("add_campaign_audience", {"campaignId": ID, "clients": people})

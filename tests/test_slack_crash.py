@@ -5,7 +5,9 @@ import contextlib
 import random
 import signal
 import sqlite3
+import sys
 import time
+from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,11 @@ def arm(folder: Path, kind: str, method: str, path: str) -> None:
     with contextlib.closing(sqlite3.connect(folder / "home" / "sandbox.db")) as connection, connection:
         columns = "(kind, seconds, times, method, path, exact)"
         connection.execute(f"INSERT INTO fault {columns} VALUES (?, 30, 1, ?, ?, 0)", (kind, method, path))
+
+
+def disarm(folder: Path) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "home" / "sandbox.db")) as connection, connection:
+        connection.execute("DELETE FROM fault")
 
 
 # Killed at a step.
@@ -140,6 +147,23 @@ async def test_killed_while_it_posts_a_card(
     assert len(gated(tmp_path)) == 1
 
 
+async def test_killed_between_a_task_and_its_card(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    """What the dead process showed as under way says that it waits, as the card does."""
+    ana = slack.add_user("ana")
+    async with running(slack, tmp_path, settings=model.settings) as bot:
+        await answered(slack, (await slack.say(ana, "hello")).thread_ts)
+        arm(tmp_path, "delay", "GET", "/v1/campaigns*")
+        said = await slack.say(ana, "remove")
+        await slack.wait_for(lambda: "[in_progress]" in slack.texts(thread_ts=said.thread_ts)[-1])
+        await bot.kill()
+    disarm(tmp_path)
+    async with running(slack, tmp_path, settings=model.settings):
+        await the_card(slack, said)
+        told = [text for text in await_texts(slack, said) if text == "⏸ Removes somebody from an audience"]
+        assert len(told) == 1, slack.texts(thread_ts=said.thread_ts)
+        assert "[in_progress]" not in "".join(slack.texts(thread_ts=said.thread_ts))
+
+
 async def the_card(slack: FakeSlack, said: Said) -> Message:
     """The one card of a thread, once the bot has it on record: then the session waits."""
     await slack.wait_for(lambda: slack.session_status(said.channel, said.thread_ts) == "suspended")
@@ -185,6 +209,28 @@ async def test_killed_after_a_click(
         await slack.settled()
     assert len(gated(tmp_path)) == 1
     assert len(cards(slack, said.thread_ts)) == 1
+
+
+async def test_a_terminal_that_dies_with_what_it_approved_is_told_of_on_the_card(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer
+) -> None:
+    """Nobody writes in the thread again: the card says by itself that nobody knows."""
+    ana = slack.add_user("ana")
+    settings = {**model.settings, "ALLOW_NONINTERACTIVE_APPROVE": "1", "SLACK_SWEEP": "0.3"}
+    async with running(slack, tmp_path, settings=settings) as bot:
+        card = await the_card(slack, await slack.say(ana, "remove"))
+        arm(tmp_path, "delay", "DELETE", "*")
+        ((approval,),) = sql(tmp_path, "SELECT id FROM approval")
+        terminal = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "agent", "approve", approval, env=bot.environment, stdout=DEVNULL, stderr=DEVNULL
+        )
+        await slack.wait_for(lambda: gated(tmp_path), 30)
+        terminal.kill()
+        await terminal.wait()
+        sql(tmp_path, "UPDATE attempt SET deadline = 0")
+        await slack.wait_for(lambda: "Nobody knows whether it happened" in slack.text(card.ts))
+        assert slack.buttons(card.ts) == []
+    assert len(gated(tmp_path)) == 1
 
 
 # At random, and beside others.

@@ -211,7 +211,7 @@ class SlackBot:
         return found
 
     async def _sweep(self, web: Web) -> None:
-        """Cards that others have decided or nobody, and conversations of processes that are gone."""
+        """Cards that others have decided or nobody, conversations of processes that are gone, and their attempts."""
         among, last = f"slack:{web.team}:", 0.0
         while True:
             try:
@@ -219,6 +219,7 @@ class SlackBot:
                     self._worker.wake("", "")
                 if time.monotonic() - last >= self._settings.slack_sweep:
                     last = time.monotonic()
+                    await self._agent.gate.sweep()
                     for conversation in await self._cards.sweep():
                         self._worker.wake(conversation, "card")
             except Exception as error:

@@ -35,6 +35,11 @@ class Part:
     text: str
 
 
+def reply_key(item: str) -> str:
+    """By which the first message that answers an item of the inbox is on record."""
+    return f"reply:{item}"
+
+
 def pages(parts: Sequence[Part], words: Words) -> list[tuple[str, list[Block]]]:
     """The parts as messages within Slack's limits: what notifications say of each, and its blocks."""
     blocks: list[Block] = []
@@ -220,7 +225,7 @@ class Answer:
         self._busy = status != "active"
 
     def _post(self, number: int) -> Post:
-        key = f"reply:{self._key}" + (f"/{number}" if number else "")
+        key = reply_key(self._key) + (f"/{number}" if number else "")
         return Post(key, self._thread.conversation, self._thread.channel)
 
     # How it ends.

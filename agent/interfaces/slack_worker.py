@@ -16,7 +16,7 @@ from agent.gate import Identity
 from agent.interfaces.slack_cards import GONE, Cards
 from agent.interfaces.slack_people import People
 from agent.interfaces.slack_posts import Posts
-from agent.interfaces.slack_stream import Answer, Part
+from agent.interfaces.slack_stream import Answer, Part, reply_key
 from agent.interfaces.slack_text import section
 from agent.interfaces.slack_web import SlackRefused, SlackUnsure, Thread, Web
 from agent.journal import LEASE, Item, Post, Transaction, make_owner
@@ -33,6 +33,8 @@ _GIVE_UP = 6 * 3600.0
 """Seconds for which something is tried that fails for a reason which passes."""
 _TRIES = 3
 """How often something is tried that fails for any other reason: its thread waits for it."""
+WAITS = "⏸ "
+"""Before what waits for a person, where nothing else was said."""
 _NOBODY = GONE | {"user_not_found", "thread_not_found", "account_inactive", "user_not_in_channel"}
 """Slack's words for there being nobody to tell."""
 
@@ -357,7 +359,7 @@ class Worker:
             if shown.failed is None and work.item.kind == "message":
                 words = self._agent.words_of(work.conversation)
             if work.begun:
-                answer.parts[:] = await self._agent.journal.read(partial(told, work=work))
+                answer.parts[:] = await self._agent.journal.read(partial(told, work=work, words=words))
             if shown.failed is not None:
                 answer.state(f"{shown.failed.message}\n{shown.failed.hint}", False)
             if stopped:
@@ -438,9 +440,13 @@ def _title(words: Words, tool: str) -> str:
     return words.say(key) if words.has(key) else tool
 
 
-def told(tx: Transaction, work: Work) -> Sequence[Part]:
-    """What a turn has said so far, by the journal: of one that another process began."""
+def told(tx: Transaction, work: Work, words: Words) -> Sequence[Part]:
+    """What a turn has said so far, by the journal: of one that another process began.
+
+    If that is nothing, but a message was begun: what waits, in place of the task that turns there.
+    """
     parts: list[Part] = []
+    waits: dict[str, str] = {}
     for event in tx.events(work.conversation, work.item.seq or 0):
         if event.kind == "user":
             break
@@ -448,11 +454,15 @@ def told(tx: Transaction, work: Work) -> Sequence[Part]:
             continue
         message = from_json(event.body)
         content = message.get("content") or ""
-        if event.kind == "assistant" and content:
-            parts.append(Part("words", content))
-        elif event.kind == "tool":
+        if event.kind == "assistant":
+            parts += [Part("words", content)] if content else []
+            waits |= {call["id"]: call["function"]["name"] for call in message.get("tool_calls") or []}
+        else:
+            waits.pop(message["tool_call_id"], None)
             answer = from_json(content)
             line = answer.get("fact") or answer.get("message")
             if line:
                 parts.append(Part("line", ("✓ " if answer["outcome"] == "done" else "✗ ") + line))
+    if not parts and tx.post(reply_key(work.item.key)) is not None:
+        parts += [Part("line", WAITS + _title(words, name)) for name in waits.values()]
     return parts

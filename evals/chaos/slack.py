@@ -43,6 +43,8 @@ PAUSE = 2.0
 PATIENCE = 180.0
 HALF = "[in_progress]"
 """What the fake shows of a task that nobody works on any more."""
+TASK = r"^(?:\[(?:pending|complete|error)\]|⏸) .*\n?"
+"""A task that is over, and what stands in place of one whose process died."""
 REMOVE = "remove_campaign_audience_client"
 
 
@@ -225,7 +227,7 @@ class Chaos:
     def _texts(self, thread: Thread) -> list[str]:
         """The bot's answers in a thread, in order, without the tasks that some begin with."""
         over = [m for m in answers(self._slack, thread.root) if not self._slack.streaming(m)]
-        texts = [re.sub(r"^\[(?:pending|complete|error)\] .*\n?", "", self._slack.text(m.ts), flags=re.M) for m in over]
+        texts = [re.sub(TASK, "", self._slack.text(m.ts), flags=re.M) for m in over]
         return [text for text in texts if text]
 
     def _judge(self, threads: list[Thread]) -> None:
