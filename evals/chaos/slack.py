@@ -181,7 +181,7 @@ class Chaos:
     async def _click(self, thread: Thread) -> None:
         """Asks for a removal, approves it, and asks for the next when the answer is there."""
         known: set[str] = set()
-        for number in range(thread.events // 2):
+        for number in range((thread.events + 1) // 2):
             text = f"remove {thread.campaign} +{phone(thread, number)}"
             if not await self._say(thread, text):
                 continue
