@@ -44,9 +44,7 @@ LISTENERS: Sequence[Listener] = (
 """Every listener that the bot registers; what is in no row reaches its catch-all, which acknowledges it."""
 
 METHODS = {
-    "agents.sessions.rename": "chat:write",
     "agents.sessions.setStatus": "chat:write",
-    "assistant.threads.setSuggestedPrompts": "chat:write",
     "auth.test": "",
     "chat.appendStream": "chat:write",
     "chat.getPermalink": "",
@@ -55,15 +53,10 @@ METHODS = {
     "chat.startStream": "chat:write",
     "chat.stopStream": "chat:write",
     "chat.update": "chat:write",
-    "conversations.info": "im:read",
-    "conversations.open": "im:write",
     "conversations.replies": "im:history",
     "usergroups.users.list": "usergroups:read",
-    "users.info": "users:read",
     "views.open": "",
     "views.publish": "",
-    "views.push": "",
-    "views.update": "",
 }
 """Every method of the Web API that the bot may call, with the scope that it needs."""
 

@@ -19,11 +19,11 @@ STATUS_WITHIN = 3.0
 PATIENCE = 120.0
 """Seconds that a call waits in all where Slack says that there are too many."""
 _REPEATABLE = {
-    "auth.test", "agents.sessions.setStatus", "chat.getPermalink", "chat.update", "conversations.open",
-    "conversations.replies", "usergroups.users.list", "users.info", "views.publish",
+    "auth.test", "agents.sessions.setStatus", "chat.getPermalink", "chat.update",
+    "conversations.replies", "usergroups.users.list", "views.publish",
 }  # fmt: skip
 """Methods that do the same when they are called twice. chat.postMessage isn't among them: it would post twice."""
-_READS = {"chat.getPermalink", "conversations.info", "conversations.replies", "usergroups.users.list", "users.info"}
+_READS = {"chat.getPermalink", "conversations.replies", "usergroups.users.list"}
 """Methods that take no JSON."""
 _UNSURE = {"internal_error", "fatal_error", "request_timeout", "service_unavailable", "(no answer)"}
 _TRIES = 3
