@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
@@ -84,6 +85,9 @@ class Ours:
         """Another Agent over the same connections."""
         return Agent(self.settings, model=self.model, platica=self.platica, journal=journal)
 
+    async def aclose(self) -> None:
+        await self.agent.aclose()
+
     async def begin(self, turns: int) -> str:
         self._number += 1
         session = f"s{os.getpid()}_{self._number}"
@@ -133,23 +137,31 @@ class Plain:
         conversation.append({"role": "user", "content": QUESTION})
         tools = 0
         while True:
-            message = await (self._ask_stream(conversation) if self._stream else self._ask(conversation))
+            message = await self.ask(conversation)
             conversation.append(message)
             for call in message.get("tool_calls") or []:
                 tools += 1
                 arguments = json.loads(call["function"]["arguments"])
-                content = await self._run(call["function"]["name"], arguments)
+                content = await self.run(call["function"]["name"], arguments)
                 conversation.append({"role": "tool", "tool_call_id": call["id"], "content": content})
             if not message.get("tool_calls"):
                 assert (tools, message["content"]) == (2, REPLY)
                 return
 
-    async def _run(self, name: str, arguments: dict[str, Any]) -> str:
+    async def aclose(self) -> None:
+        await self._client.close()
+        await self._http.aclose()
+
+    async def ask(self, messages: Any) -> dict[str, Any]:
+        return await (self._ask_stream(messages) if self._stream else self._ask(messages))
+
+    async def run(self, name: str, arguments: dict[str, Any]) -> str:
         headers = {"authorization": "Bearer pl_key_bench_secret"}
         if name == "list_campaigns":
             answer = await self._http.get("/v1/campaigns", params=arguments, headers=headers)
         else:
-            answer = await self._http.get(f"/v1/campaigns/{arguments['campaignId']}", headers=headers)
+            method = "DELETE" if name == "delete_campaign" else "GET"
+            answer = await self._http.request(method, f"/v1/campaigns/{arguments['campaignId']}", headers=headers)
         answer.raise_for_status()
         return answer.text
 
@@ -240,6 +252,24 @@ async def approval(ours: Ours) -> dict[str, float]:
     }
 
 
+async def bare_approval(plain: Plain, folder: Path) -> dict[str, float]:
+    """The same deletion in the plain loop, which saves its messages while a person would decide: no state is looked at,
+    nothing is claimed, and whoever answers twice deletes twice. What is left is the machine's and the SDK's."""
+    conversation = [*await plain.begin(0), {"role": "user", "content": f"borra la campaña {TITLE}"}]
+    start = time.perf_counter()
+    conversation.append(await plain.ask(conversation))
+    with (folder / "paused.json").open("wb") as file:
+        file.write(json.dumps(conversation).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    conversation = json.loads((folder / "paused.json").read_bytes())
+    (call,) = conversation[-1]["tool_calls"]
+    content = await plain.run(call["function"]["name"], json.loads(call["function"]["arguments"]))
+    conversation.append({"role": "tool", "tool_call_id": call["id"], "content": content})
+    assert (await plain.ask(conversation))["content"] == DELETED
+    return {"wall": (time.perf_counter() - start) * 1000}
+
+
 async def commits(ours: Ours) -> int:
     """Commits of one turn of a conversation that exists."""
     session = await ours.begin(1)
@@ -271,6 +301,8 @@ async def work(kind: str) -> None:
                 answer = await crowd(peer, sessions, plays)
             case {"do": "approval"} if isinstance(peer, Ours):
                 answer = await approval(peer)
+            case {"do": "approval"} if isinstance(peer, Plain):
+                answer = await bare_approval(peer, settings.home)
             case {"do": "commits"} if isinstance(peer, Ours):
                 answer = await commits(peer)
             case {"do": "size"}:
@@ -278,6 +310,7 @@ async def work(kind: str) -> None:
             case other:
                 raise ValueError(other)
         print(json.dumps(answer), flush=True)
+    await peer.aclose()
 
 
 if __name__ == "__main__":

@@ -211,15 +211,18 @@ def growth(bench: Bench) -> list[Row]:
 
 
 def approval(bench: Bench) -> list[Row]:
-    ours = bench.worker("ours")
-    runs = [ours.do("approval") for _ in range(13 if bench.quick else 40)][3:]
+    ours, plain = bench.worker("ours"), bench.worker("plain")
+    pairs = [(ours.do("approval"), plain.do("approval")) for _ in range(13 if bench.quick else 40)][3:]
+    runs = [pair[0] for pair in pairs]
     mid = {name: median(run[name] for run in runs) for name in runs[0]}
+    bare = median(pair[1]["wall"] for pair in pairs)
     total = int(mid["pause_commits"] + mid["resume_commits"])
     parts = f"to the card {mid['pause']:.1f}, resume in a fresh loop {mid['resume']:.1f}"
     return [
         Row("approval: pause, persist, reload, resume", f"{mid['wall']:.1f} ms", "<= 20 ms", mid["wall"] <= 20, mid),
         Row("  of which", parts),
         Row("  CPU", f"{mid['cpu']:.1f} ms"),
+        Row("  a plain loop that only saves its messages", f"{bare:.1f} ms, {mid['wall'] / bare:.2f} times as much"),
         Row("  commits", f"{total} ({mid['pause_commits']:.0f} + {mid['resume_commits']:.0f})"),
         Row("  the disk's fsync", f"{bench.fsync():.2f} ms"),
     ]
