@@ -373,8 +373,8 @@ ONCE = (
     mutant(
         "unknown-too-early",
         "nobody else judges an attempt before its deadline and a margin",
-        'late = [a for a in tx.attempts(states=("started",)) if tx.now() > a.deadline + MARGIN]',
-        'late = tx.attempts(states=("started",))',
+        'return [a for a in tx.attempts(states=("started",)) if tx.now() > a.deadline + MARGIN]',
+        'return tx.attempts(states=("started",))',
         "test_an_attempt_is_called_unknown_only_when_its_time_is_over",
     ),
     mutant(
