@@ -42,7 +42,7 @@ from agent.operations import (
     parse,
 )
 from agent.platica import Permit, Platica
-from agent.policy import Policy, Rule, fits, requesters
+from agent.policy import Policy, Rule, fits, of_workspace, requesters
 from agent.preview import Context, Hopeless, Preview, Previewer, differences
 from agent.settings import Settings
 from agent.visible import visible
@@ -448,6 +448,8 @@ class Gate:
     def entitled(self, approval: Approval, by: Identity, *, approve: bool = False) -> DecisionRefused | None:
         """Why this person can't decide it, by what was bound to it and by what the settings say now."""
         own = by.key in requesters(approval.requested_by, approval.calls)
+        if by.kind == "slack" and not of_workspace(by.id, approval.conversation, approval.requested_by):
+            return DecisionRefused("not_entitled", approval=approval.id)
         rule = self._rule(approval)
         both = all(fits(deciders, by.kind, by.id, by.groups) for deciders in (approval.deciders, rule.deciders))
         # Whoever asked may always take it back.

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -362,9 +363,10 @@ class Transaction:
         return True
 
     def waiting(self, conversation: str) -> list[Item]:
-        """What came in and isn't done, in the order in which it came."""
+        """What came in and isn't done, in the order in which it came; messages in the order in which they were written,
+        where they say when: one that had to be delivered again may come behind the next."""
         rows = self._run(_WAITING, {"conversation": conversation, "now": self.now()})
-        return [_to_item(zip(_ITEM, row, strict=True)) for row in rows]
+        return _as_written([_to_item(zip(_ITEM, row, strict=True)) for row in rows])
 
     def item(self, key: str) -> Item | None:
         rows = self._run(_ITEM_OF, {"wanted": key})
@@ -666,6 +668,14 @@ def _storable(text: str) -> str:
 def _named(table: sa.Table, row: Sequence[Any]) -> dict[str, Any]:
     """A row of a whole table by the names of its columns."""
     return dict(zip(table.c.keys(), row, strict=True))
+
+
+def _as_written(items: list[Item]) -> list[Item]:
+    """Messages that nobody has begun with, and between which nothing else came, by their `ts`."""
+    ordered: list[Item] = []
+    for free, group in groupby(items, key=lambda item: item.kind == "message" and item.seq is None):
+        ordered += sorted(group, key=lambda item: str(item.body.get("ts", "")) if free else "")
+    return ordered
 
 
 def _to_approval(row: Mapping[Any, Any]) -> Approval:

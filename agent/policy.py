@@ -68,6 +68,13 @@ def fits(deciders: Iterable[str], kind: str, id: str, groups: Sequence[str]) -> 
     return ":" not in kind and not mine.isdisjoint(deciders)
 
 
+def of_workspace(person: str, *places: str) -> bool:
+    """Whether a Slack person ("TEAM/USER") is of the workspace of a conversation, and of whoever asked there. People of
+    other workspaces share channels with it, and nothing more."""
+    teams = {re.split("[:/]", place)[1] for place in places if place.startswith("slack:")}
+    return teams <= {person.partition("/")[0]}
+
+
 def _pairs(setting: str, text: str) -> Iterable[tuple[str, str]]:
     found: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(";"))):

@@ -528,6 +528,13 @@ POLICY = (
         "test_policy.py::test_a_large_send_needs_two_people",
     ),
     mutant(
+        "other-workspaces-decide",
+        "people of another Slack workspace decide nothing",
+        'if by.kind == "slack" and not of_workspace(',
+        "if False and not of_workspace(",
+        "test_policy.py::test_people_of_another_workspace_decide_nothing",
+    ),
+    mutant(
         "policy-not-judged-again",
         "at the claim policy is judged again: how many, who, and whether they asked for it",
         "if not self._enough(current, decisions):",

@@ -92,6 +92,16 @@ async def test_a_kind_is_none_that_looks_like_an_account(world: World, who: Iden
     await other.agent.aclose()
 
 
+@pytest.mark.parametrize(("session", "asker"), [("slack:T1:C1:1.1", LOCAL), ("s", ANA)], ids=["thread", "asker"])
+async def test_people_of_another_workspace_decide_nothing(world: World, session: str, asker: Identity) -> None:
+    """They may be in a shared channel, where the rule lets anybody of Slack decide, and on a list by mistake."""
+    there = under(world, approvers="*=slack,slack:T2/UEVE")
+    id = await ask(there, DELETE, asker, session)
+    assert failure(await approve(there, id, Identity("slack", "T2/UEVE"))).code == "approval_not_entitled"
+    assert failure(await there.decide(id, "deny", by=Identity("slack", "T2/UEVE"))).code == "approval_not_entitled"
+    assert outcomes(await approve(there, id, BOB)) == ["done"]
+
+
 async def test_whoever_asked_may_always_take_it_back(world: World) -> None:
     other = under(world, approvers="*=slack:T1/UBOB")
     id = await ask(other, DELETE)

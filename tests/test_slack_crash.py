@@ -17,7 +17,7 @@ import pytest
 from agent.interfaces.slack_manifest import manifest
 from agent.prompts import words
 from tests.conftest import ENGINES
-from tests.fakeslack import Delivery, FakeSlack, Message, Said
+from tests.fakeslack import Delivery, FakeSlack, Message, Said, Timing
 from tests.slackbot import ModelServer, answered, cards, gated, last_words, ledger, running, sql, tool_answers
 from tests.support import ENCUESTA
 
@@ -97,6 +97,27 @@ async def test_killed_while_it_posts_an_answer(
         await slack.wait_for(lambda: slack.texts(thread_ts=said.thread_ts)[1:] == [wanted])
         await slack.say(ana, "next", thread_ts=said.thread_ts)
         await slack.wait_for(lambda: slack.texts(thread_ts=said.thread_ts)[1:] == [wanted, "next", "heard next"])
+
+
+async def test_a_message_that_had_to_be_delivered_again_keeps_its_place(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer
+) -> None:
+    """It arrives behind the next one, while both wait for a turn."""
+    ana = slack.add_user("ana")
+    slack.timing = Timing(retries=(0.5, 1.0, 1.0))
+    async with running(slack, tmp_path, http=True, settings=model.settings):
+        there = list(slack.urls)
+        said = await slack.say(ana, "slowly")
+        await slack.wait_for(lambda: model.requests)
+        slack.point("http://127.0.0.1:9/slack/events")
+        first = await slack.say(ana, "first", thread_ts=said.thread_ts, wait=False)
+        await slack.wait_for(lambda: first.deliveries[0].attempts and first.deliveries[0].attempts[0].why)
+        slack.point(*there)
+        await slack.say(ana, "second", thread_ts=said.thread_ts)
+        await first.deliveries[0].done.wait()
+        model.gate.set()
+        await slack.wait_for(lambda: len(await_texts(slack, said)) == 3)
+        assert await_texts(slack, said) == ["one two", "heard first", "heard second"]
 
 
 ENDS = [("silent", signal.SIGKILL), ("slowly", signal.SIGKILL), ("slowly", signal.SIGTERM)]
