@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
@@ -14,7 +14,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from agent.domain import Json
-from agent.operations import openai_tools
+from agent.operations import BY_NAME, schema
 from agent.sandbox.api import FAULTS
 from evals.matching import matcher, problem
 
@@ -506,8 +506,12 @@ class Case(Strict):
 
 def _check_names(tool: str, arguments: Mapping[str, Json]) -> None:
     """A misspelt argument would never match; it is told when the case is read."""
-    schema: Any = next(t for t in openai_tools() if t["function"]["name"] == tool)["function"]["parameters"]
-    _check_fields(schema, arguments, tool)
+    _check_fields(_schema(tool), arguments, tool)
+
+
+@cache
+def _schema(tool: str) -> Mapping[str, Any]:
+    return schema(BY_NAME[tool])
 
 
 def _check_fields(schema: Mapping[str, Any], value: Json, where: str) -> None:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,14 @@ class Endpoint:
         # Certificates take 40 ms to load, and only a host that is there has any.
         verify = not (self.base_url or "https:").startswith(("http:", REPLAY_URL))
         client = connect(key=self.key, base_url=self.base_url, timeout=self.timeout, retries=0, verify=verify)
-        tools = openai_tools(strict=self.strict_tools)
+        tools = tools_of(self.strict_tools)
         return OpenAIModel(client, self.model, tools, stream=self.stream, deadline=self.timeout * 2)
+
+
+@cache
+def tools_of(strict: bool) -> list[dict[str, Json]]:
+    """The same for every recording of a run, and dear to make."""
+    return openai_tools(strict=strict)
 
 
 @dataclass
@@ -239,7 +246,7 @@ def stale(case: Case, metadata: Mapping[str, Any]) -> list[str]:
     prompts = {sha256(words(language, case.zone).system(read_only=read_only)) for language in ("es", "en")}
     if not set(metadata["prompts"]) <= prompts:
         reasons.append("the system prompt has changed")
-    if metadata["tools"] != sha256(tools_text(openai_tools(strict=metadata["strict_tools"]))):
+    if metadata["tools"] != sha256(tools_text(tools_of(metadata["strict_tools"]))):
         reasons.append("the tool schemas have changed")
     if metadata["case_sha"] != case.sha:
         reasons.append("the case has changed in what is said, decided or there")

@@ -59,6 +59,8 @@ class Peer(Protocol):
 
     async def play(self, conversation: Any) -> None: ...
 
+    async def aclose(self) -> None: ...
+
 
 class CountingJournal(Journal):
     """Knows how often it wrote: each is a commit when nothing else happens at the same time."""
