@@ -94,6 +94,8 @@ _GRID = 30
 _LAST = 3
 """Facts at the end that stay when some in the middle are left out: what can't be undone stands there."""
 _HOME_CARDS = 15
+_NAMED = 10
+"""How many who approved are on a card, beside the last one: as many as are ever needed, and some who count no more."""
 
 STATES = (
     "pending", "approved", "executing", "done", "failed", "unknown", "denied", "expired", "superseded", "drifted",
@@ -106,12 +108,14 @@ class CardState:
     """How an approval stands: its stored state, who decided and when (Unix seconds), and the outcome's line.
 
     Of one that waits: who has approved it already where somebody else has to, too, and what there is to say of that.
+    `earlier` are those who approved it before `by`, and when.
     """
 
     state: str
     by: str | None
     at: float | None
     line: str
+    earlier: Sequence[tuple[str, float]] = ()
 
 
 WAITS = CardState("pending", None, None, "")
@@ -150,8 +154,7 @@ def _status(asked: ApprovalAsked, words: Words, mention: Sequence[str], state: C
     """Who is to decide until when, or who did and how it ended."""
     ended = [section(clip(state.line, 2_000, words))] if state.line.strip() else []
     if state.state == "pending":
-        who, when = person(state.by) if state.by else "", date(state.at, words) if state.at is not None else ""
-        first = [status(words.say("slack.first_of_two", who=who, when=when))] if state.by else []
+        first = [status(words.say("slack.first_of_two", **_decided(state, words)))] if state.by else []
         called = [status(words.say("slack.decide", who=people(mention, words)))] if mention else []
         until = words.say("slack.expires", when=date(asked.expires_at, words), approval=shown(asked.id))
         return [*ended, *first, *called, context(until)]
@@ -159,11 +162,17 @@ def _status(asked: ApprovalAsked, words: Words, mention: Sequence[str], state: C
 
 
 def _stands(state: CardState, words: Words) -> str:
-    who = person(state.by) if state.by else ""
-    when = date(state.at, words) if state.at is not None else ""
+    decided = _decided(state, words)
     if state.state in STATES:
-        return words.say(f"slack.state_{state.state}", who=who, when=when)
-    return words.say("slack.state_other", state=shown(state.state), who=who, when=when)
+        return words.say(f"slack.state_{state.state}", **decided)
+    return words.say("slack.state_other", state=shown(state.state), **decided)
+
+
+def _decided(state: CardState, words: Words) -> dict[str, str]:
+    """Who decided and when: of several who approved, each with the time, the last one's as the sentence has it."""
+    before = [f"{person(who)} · {date(at, words)}" for who, at in state.earlier[-_NAMED:]]
+    who = ", ".join([*before, person(state.by)]) if state.by else ""
+    return {"who": who, "when": date(state.at, words) if state.at is not None else ""}
 
 
 def _buttons(asked: ApprovalAsked, words: Words, state: CardState, *, cut: bool) -> list[Block]:

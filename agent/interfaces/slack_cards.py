@@ -21,6 +21,8 @@ log = logging.getLogger("agent.slack")
 
 FINAL = {"done", "failed", "denied", "expired", "superseded", "drifted", "refused"}
 """States that nothing follows. What is unknown may still turn out to be something."""
+APPROVED = {"approved", "executing", "done", "failed", "unknown", "drifted", "refused"}
+"""States that only an approval leads to."""
 GONE = {"message_not_found", "channel_not_found", "is_archived", "not_in_channel", "cant_update_message"}
 """Slack's words for a card that can't be changed any more."""
 _UNSHOWN = 1.0
@@ -40,8 +42,9 @@ class Face:
     @property
     def name(self) -> str:
         """What tells one face of a card from another."""
-        first = f" {self.state.by}" if self.state.state == "pending" and self.state.by else ""
-        return self.state.state + first
+        waits = self.state.state == "pending"
+        first = [who for who, _ in self.state.earlier] + [self.state.by] if waits and self.state.by else []
+        return " ".join([self.state.state, *map(str, first)])
 
 
 class Cards:
@@ -168,9 +171,13 @@ class Cards:
         """How an approval stands, by what is stored."""
         decisions = tx.decisions(approval.id)
         by = decisions[-1].identity if decisions else None
+        earlier = [(made.identity, made.at) for made in decisions[:-1] if made.decision == "approve"]
         if approval.state == "pending" and decisions:
             # One of two has approved.
-            return CardState("pending", by, decisions[-1].at, "")
+            return CardState("pending", by, decisions[-1].at, "", earlier)
+        if approval.state not in APPROVED:
+            # Whoever approved first has no part in a no, nor in what overtook it.
+            earlier, by = [], by if approval.state in ("denied", "expired") else None
         at = approval.expires_at if approval.state == "expired" and by is None else approval.decided_at
         outcome = approval.outcome
         words = self.words(language)
@@ -178,7 +185,7 @@ class Cards:
             lines = [self._agent.line(Outcome.load(one), words.language) for one in outcome]
         else:
             lines = [str((outcome or {}).get("reason") or "")]
-        return CardState(approval.state, by, at, "\n".join(line for line in lines if line))
+        return CardState(approval.state, by, at, "\n".join(line for line in lines if line), earlier)
 
     async def overtaken(self, approval_id: str, by: str) -> None:
         """An expired card that was asked again shows so: it is nothing to press any more."""
