@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -28,9 +29,16 @@ STALE_AFTER = 3.0
 """Intervals of pings without an answer after which a socket counts as dead."""
 REMAKE_AFTER = 6.0
 """Intervals after which a dead socket is thrown away, in case that the SDK doesn't do it."""
+OPEN_WITHIN = 10.0
+"""Seconds for a websocket, after Slack has told where."""
+PAUSE_AT_MOST = 60.0
+"""Seconds between two tries of the first socket, which begin with one."""
 CLOSE_WITHIN = 5.0
 END_WITHIN = 60.0
 """Seconds that a request to the campaigns API that is under way is given when the process is told to stop."""
+
+_BOT_TOKENS = ("xoxb-", "xoxe.xoxb-")
+"""How tokens of bots begin; the second one is of those that are renewed."""
 
 
 def secret(settings: Settings, name: str) -> str:
@@ -41,24 +49,62 @@ def secret(settings: Settings, name: str) -> str:
     return value.get_secret_value()
 
 
+def _check_kinds(settings: Settings) -> None:
+    """Raises UsageError where a token stands in the place of the other."""
+    for name, others, wanted in (("SLACK_BOT_TOKEN", ("xapp-",), "xoxb-"), ("SLACK_APP_TOKEN", _BOT_TOKENS, "xapp-")):
+        token: SecretStr | None = getattr(settings, name.lower())
+        if token is not None and token.get_secret_value().startswith(others):
+            raise UsageError("token_kind", setting=name, wanted=wanted)
+
+
 class Sockets:
     """Socket Mode: one connection that is watched, since a half-open network looks like silence."""
 
-    def __init__(self, app: Any, token: str, interval: float) -> None:
-        self._app, self._token, self._interval = app, token, interval
+    def __init__(self, app: Any, web: Web, token: str, interval: float) -> None:
+        self._app, self._web, self._token, self._interval = app, web, token, interval
         self._handler: Any = None
         self._well_at = 0.0
 
+    async def begin(self) -> None:
+        """The first one, as long as it takes. Raises UsageError where Slack doesn't accept the token."""
+        pause = 1.0
+        while True:
+            try:
+                return await self.open()
+            except SlackRefused as refused:
+                if refused.retry_after is None:
+                    raise UsageError("app_token", error=refused.error) from None
+                log.warning("%s; it is tried again", refused)
+                await asyncio.sleep(refused.retry_after)
+            except SlackUnsure as unsure:
+                log.warning("Slack can't be reached: %s; it is tried again", unsure)
+                await asyncio.sleep(pause)
+                pause = min(PAUSE_AT_MOST, 2 * pause)
+
     async def open(self) -> None:
+        """One try. Raises SlackRefused or SlackUnsure."""
         from slack_bolt.adapter.socket_mode.async_handler import AsyncSocketModeHandler
 
+        url = await self._web.open_socket(self._token)
         self._handler = AsyncSocketModeHandler(
             self._app, self._token, logger=_silent("agent.slack.socket"), ping_interval=self._interval
         )
-        await self._handler.connect_async()
+        # By itself the SDK asks for one in a loop that nothing ends, and says nothing of what Slack answers.
+        self._handler.client.wss_uri = url
+        try:
+            async with asyncio.timeout(min(OPEN_WITHIN, self._interval * REMAKE_AFTER)):
+                await self._handler.connect_async()
+        except TimeoutError:
+            await self.aclose()
+            raise SlackUnsure(f"no websocket to {urlsplit(url).hostname}") from None
+        except BaseException:
+            await self.aclose()
+            raise
         self._well_at = time.monotonic()
 
     async def is_well(self) -> bool:
+        if self._handler is None:
+            return False
         client = self._handler.client
         last = client.last_ping_pong_time
         fresh = last is None or time.time() - last < self._interval * STALE_AFTER
@@ -73,14 +119,18 @@ class Sockets:
             elif time.monotonic() - self._well_at > self._interval * REMAKE_AFTER:
                 log.warning("the socket is dead; a new one is made")
                 await self.aclose()
-                with contextlib.suppress(Exception):
-                    async with asyncio.timeout(self._interval * REMAKE_AFTER):
-                        await self.open()
+                try:
+                    await self.open()
+                except Exception as error:
+                    # At the edge: whatever it is, the next one comes.
+                    log.warning("there is no new socket: %s", error)
+                    await asyncio.sleep(getattr(error, "retry_after", None) or 0)
 
     async def aclose(self) -> None:
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(CLOSE_WITHIN):
-                await self._handler.close_async()
+        if self._handler is not None:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(CLOSE_WITHIN):
+                    await self._handler.close_async()
 
 
 class SlackBot:
@@ -96,6 +146,16 @@ class SlackBot:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        running, stopped = asyncio.create_task(self._run()), asyncio.create_task(stop.wait())
+        # Also while it starts, which may take as long as Slack is away.
+        await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+    async def _run(self) -> None:
+        _check_kinds(self._settings)
         await self._agent.journal.open()
         async with self._connected() as web:
             posts = Posts(web, self._agent.journal)
@@ -105,17 +165,17 @@ class SlackBot:
             listeners = Listeners(self._agent, web, self._cards, self._worker, people)
             app = self._bolt(web)
             listeners.register(app)
+            serving = asyncio.create_task(self._serve(app, web))
             jobs = [asyncio.create_task(self._worker.run()), asyncio.create_task(self._sweep(web))]
             try:
-                async with self._served(app, web):
-                    stopped = asyncio.create_task(stop.wait())
-                    done, _ = await asyncio.wait({stopped, *jobs}, return_when=asyncio.FIRST_COMPLETED)
-                    for job in done - {stopped}:
-                        job.result()
+                done, _ = await asyncio.wait({serving, *jobs}, return_when=asyncio.FIRST_COMPLETED)
+                for job in done:
+                    job.result()
             finally:
-                for job in jobs:
-                    job.cancel()
-                await asyncio.wait(jobs, timeout=END_WITHIN)
+                for tasks in ([serving], jobs):
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.wait(tasks, timeout=END_WITHIN)
                 await listeners.aclose()
 
     @contextlib.asynccontextmanager
@@ -161,25 +221,26 @@ class SlackBot:
             attaching_conversation_kwargs_enabled=False,
         )
 
-    @contextlib.asynccontextmanager
-    async def _served(self, app: Any, web: Web) -> AsyncIterator[None]:
-        """Listens, and says where once it does."""
+    async def _serve(self, app: Any, web: Web) -> None:
+        """Listens, and says where once it does. What says whether it is well is there before."""
         async with contextlib.AsyncExitStack() as stack:
-            told = [f"team={web.team}", f"bot={web.bot_user}"]
+            told, health = [f"team={web.team}", f"bot={web.bot_user}"], []
+            if self._health is not None:
+                url = await stack.enter_async_context(_listening(self._host, self._health, self._routes(None)))
+                health.append(f"health={url}/healthz")
+                log.info("whether it is well: %s/healthz", url)
             if self._http is None:
-                self._sockets = Sockets(app, secret(self._settings, "SLACK_APP_TOKEN"), self._settings.slack_ping)
-                await self._sockets.open()
+                token = secret(self._settings, "SLACK_APP_TOKEN")
+                self._sockets = Sockets(app, web, token, self._settings.slack_ping)
+                await self._sockets.begin()
                 stack.push_async_callback(self._sockets.aclose)
                 watching = asyncio.create_task(self._sockets.watch())
                 stack.callback(watching.cancel)
             else:
                 url = await stack.enter_async_context(_listening(self._host, self._http, self._routes(app)))
                 told.append(f"events={url}{EVENTS_PATH}")
-            if self._health is not None:
-                url = await stack.enter_async_context(_listening(self._host, self._health, self._routes(None)))
-                told.append(f"health={url}/healthz")
-            print(" ".join(["ready", *told]), flush=True)
-            yield
+            print(" ".join(["ready", *told, *health]), flush=True)
+            await asyncio.Event().wait()
 
     def _routes(self, app: Any) -> Any:
         from starlette.applications import Starlette

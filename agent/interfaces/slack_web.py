@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,17 +105,24 @@ class Web:
                     raise
                 await asyncio.sleep(0.3 * tries)
 
+    async def open_socket(self, app_token: str) -> str:
+        """The address of a new socket of the app's, with a ticket in it that is good once."""
+        answer = await self._asked("apps.connections.open", self._client.apps_connections_open(app_token=app_token))
+        return str(answer["url"])
+
     async def _once(self, method: str, arguments: Mapping[str, Json]) -> Mapping[str, Any]:
+        given = {name: value for name, value in arguments.items() if value is not None}
+        if method in _READS:
+            plain = {name: str(value).lower() if value is True else value for name, value in given.items()}
+            return await self._asked(method, self._client.api_call(method, http_verb="GET", params=plain))
+        return await self._asked(method, self._client.api_call(method, json=given))
+
+    async def _asked(self, method: str, call: Awaitable[Any]) -> Mapping[str, Any]:
         import aiohttp
         from slack_sdk.errors import SlackApiError, SlackClientError
 
-        given = {name: value for name, value in arguments.items() if value is not None}
         try:
-            if method in _READS:
-                plain = {name: str(value).lower() if value is True else value for name, value in given.items()}
-                answer = await self._client.api_call(method, http_verb="GET", params=plain)
-            else:
-                answer = await self._client.api_call(method, json=given)
+            answer = await call
         except SlackApiError as error:
             raise self._named(method, error.response) from None
         except (aiohttp.ClientError, TimeoutError, SlackClientError, AttributeError, ValueError) as error:
