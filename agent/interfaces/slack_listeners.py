@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -213,17 +213,29 @@ class Listeners:
                 self._soon(self._cards.refresh(approval=card.approval.id))
 
     async def _again(self, click: Click) -> None:
+        """Stores that an expired card is to be asked again, or says why it isn't. Each try that has ended frees the
+        next; of two at once, the key lets one in, whichever process they come to."""
         by = self._people.presumed(click.who.identity)
 
-        def put(tx: Transaction) -> Card:
+        def put(tx: Transaction) -> tuple[Card, str]:
             card = self._card(tx, click.approval, click.who, by, approve=False)
-            if card.refused is not None and card.refused.why == "expired" and card.approval is not None:
-                body = {"by": click.who.identity, "approval": click.approval}
-                tx.put(f"again:{click.approval}", card.approval.conversation, "again", body, by=click.who.key)
-            return card
+            approval = card.approval
+            if approval is None or card.refused is None or card.refused.why != "expired":
+                return card, ""
+            refused = self._agent.gate.entitled(approval, by)
+            if refused is not None and by.key != approval.requested_by:
+                return replace(card, refused=refused), ""
+            newest = tx.approval_of(approval.conversation, str(approval.calls[0]["id"]))
+            if newest is not None and newest.id != approval.id:
+                return card, "bot.asked_again"
+            body: dict[str, Json] = {"by": click.who.identity, "approval": approval.id, "click": click.key}
+            stored = tx.put(_free_key(tx, approval.id), approval.conversation, "again", body, by=click.who.key)
+            return replace(card, refused=None), "" if stored else "bot.asking_again"
 
-        card = await self._agent.journal.write(put)
-        if card.refused is not None and card.refused.why == "expired" and card.approval is not None:
+        card, sentence = await self._agent.journal.write(put)
+        if sentence:
+            self._soon(self._web.tell(click.who.id, click.thread or card.thread, card.words.say(sentence)))
+        elif card.refused is None and card.approval is not None:
             self._worker.wake(card.approval.conversation, "again")
         else:
             self._tell(card, click.who, click.thread)
@@ -304,6 +316,14 @@ class Listeners:
         task = asyncio.create_task(safely())
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
+
+
+def _free_key(tx: Transaction, approval_id: str) -> str:
+    """The key of the first try to ask again that hasn't ended: one under way has it, or nobody yet."""
+    number, key = 1, f"again:{approval_id}"
+    while (item := tx.item(key)) is not None and item.done_at is not None:
+        number, key = number + 1, f"again:{approval_id}:{number + 1}"
+    return key
 
 
 async def _failed(error: Exception) -> None:
