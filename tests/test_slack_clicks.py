@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakeslack import BOT_USER, FakeSlack, Message
-from tests.slackbot import ModelServer, answered, cards, gated, idle, running
+from tests.slackbot import ModelServer, answered, answers, cards, gated, idle, running, sql
 from tests.test_slack import asked, model, slack
 
 __all__ = ["model", "slack"]
@@ -120,3 +120,68 @@ async def test_asking_again_twice_is_one_card_and_one_is_told(
         await idle(tmp_path)
     assert len(cards(slack, said.thread_ts)) == 2
     assert gated(tmp_path) == []
+
+
+# People of another workspace, in a channel that is shared with it.
+
+
+async def test_another_workspace_is_told_where_it_speaks_to_the_bot_and_once(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer
+) -> None:
+    ana, eva = slack.add_user("ana"), slack.add_user("eva", team="T0OTHER")
+    channel = slack.add_channel("shared", [ana, eva])
+    async with running(slack, tmp_path, settings=model.settings):
+        root = await slack.say(ana, "lunch?", channel)
+        await slack.say(eva, "yes please", channel, root.thread_ts)
+        await slack.say(eva, f"<@{BOT_USER}> hi", channel)
+        await slack.wait_for(lambda: slack.ephemerals(eva))
+        said = await slack.say(ana, f"<@{BOT_USER}> first", channel)
+        assert await answered(slack, said.thread_ts) == ["heard first"]
+        assert len(slack.ephemerals(eva)) == 1
+        await slack.say(eva, "second", channel, said.thread_ts)
+        await slack.wait_for(lambda: slack.ephemerals(eva)[1:])
+        await slack.say(eva, "third", channel, said.thread_ts)
+        await slack.say(eva, f"<@{BOT_USER}> fourth", channel, said.thread_ts)
+        await slack.wait_for(lambda: slack.ephemerals(eva)[2:])
+        # What eva said made no thread one of the bot's.
+        for thread in (root.thread_ts, slack.messages(channel)[2].ts):
+            await slack.say(ana, "aside", channel, thread)
+        await slack.say(ana, "last", channel, said.thread_ts)
+        assert await answered(slack, said.thread_ts, 2) == ["heard first", "heard last"]
+        await slack.settled()
+    assert len(model.requests) == 2
+    assert set(slack.ephemerals(eva)) == {"I only work for people of this workspace."}
+    assert len(slack.ephemerals(eva)) == 3
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_another_workspace_stops_nothing(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer, named: bool
+) -> None:
+    """Whether Slack names the team of whoever pressed or not, and also where they have spoken here before."""
+    ana, beto, eva = slack.add_user("ana"), slack.add_user("beto"), slack.add_user("eva", team="T0OTHER")
+    channel = slack.add_channel("shared", [ana, beto, eva])
+    async with running(slack, tmp_path, settings=model.settings):
+        elsewhere = await slack.say(beto, f"<@{BOT_USER}> hello", channel)
+        await answered(slack, elsewhere.thread_ts)
+        await slack.say(eva, f"<@{BOT_USER}> hello", channel)
+        said = await slack.say(ana, f"<@{BOT_USER}> slowly", channel)
+        await slack.wait_for(lambda: slack.session_status(channel, said.thread_ts) == "processing")
+        await slack.wait_for(lambda: answers(slack, said.thread_ts))
+        stop = {"type": "agent_session_stopped", "channel": channel, "thread_ts": said.thread_ts, "user": eva}
+        stop |= {"streaming_message_ts": [], "event_ts": slack.new_ts()} | ({"user_team": "T0OTHER"} if named else {})
+        (delivery,) = slack.emit("agent_session_stopped", stop, shared=True)
+        await delivery.done.wait()
+        assert delivery.state == "acked"
+        model.gate.set()
+        assert await answered(slack, said.thread_ts) == ["one two"]
+        await idle(tmp_path)
+        assert sql(tmp_path, "SELECT key FROM inbox WHERE kind = 'stop'") == []
+        # Somebody of the workspace who has spoken with the bot elsewhere does stop it.
+        model.gate.clear()
+        again = await slack.say(ana, f"<@{BOT_USER}> slowly", channel)
+        await slack.wait_for(lambda: slack.session_status(channel, again.thread_ts) == "processing")
+        await slack.wait_for(lambda: answers(slack, again.thread_ts))
+        await slack.stop(beto, channel, again.thread_ts)
+        await slack.wait_for(lambda: any("Stopped" in text for text in slack.texts(thread_ts=again.thread_ts)))
+    model.gate.set()

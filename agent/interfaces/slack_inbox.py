@@ -98,10 +98,16 @@ def of_message(event: Mapping[str, Any], bot: Bot) -> Incoming | None:
 
 def person_team(event: Mapping[str, Any], bot: Bot) -> str:
     """The workspace of a message's author; in shared channels it may be another one."""
-    return str(event.get("user_team") or event.get("source_team") or event.get("team") or bot.team)
+    return named_team(event) or bot.team
+
+
+def named_team(event: Mapping[str, Any]) -> str:
+    """The workspace that an event names for whoever it is of; "" where it names none."""
+    return str(event.get("user_team") or event.get("source_team") or event.get("team") or "")
 
 
 def of_stop(event: Mapping[str, Any], event_id: str, bot: Bot) -> Incoming:
+    """As if of our workspace, which whoever stores it has to know."""
     who = Person(bot.team, str(event.get("user") or ""))
     thread = Thread(bot.team, str(event["channel"]), str(event["thread_ts"]))
     return Incoming(f"stop:{event_id}", thread.conversation, "stop", {"by": who.identity}, who.key)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -32,6 +33,7 @@ from agent.interfaces.slack_inbox import (
     Incoming,
     Person,
     Submission,
+    named_team,
     of_click,
     of_home,
     of_message,
@@ -110,17 +112,28 @@ class Listeners:
             case "message" | "app_mention":
                 await self._message(event)
             case "agent_session_stopped":
-                await self._store(of_stop(event, str(body["event_id"]), self._bot))
+                await self._stop(event, str(body["event_id"]))
             case "app_home_opened":
                 await self._store(of_home(event, str(body["event_id"]), self._bot))
 
     async def _message(self, event: Body) -> None:
         incoming = of_message(event, self._bot)
-        if incoming is not None and person_team(event, self._bot) != self._bot.team:
+        if incoming is None or person_team(event, self._bot) == self._bot.team:
+            await self._store(incoming)
+        elif await self._agent.journal.write(partial(_heard_first, incoming=incoming, bot=self._bot)):
             thread = Thread.of(incoming.conversation)
             self._soon(self._web.tell(str(event["user"]), thread, self._agent.words().say("bot.other_team")))
-            return
-        await self._store(incoming)
+
+    async def _stop(self, event: Body, event_id: str) -> None:
+        """Of people of this workspace. Where the event doesn't say, that is who has written or clicked here before:
+        those came with a team."""
+        incoming, team = of_stop(event, event_id, self._bot), named_team(event)
+        if not team and await self._agent.journal.read(partial(_has_acted, who=incoming.by)):
+            team = self._bot.team
+        if team == self._bot.team:
+            await self._store(incoming)
+        else:
+            log.warning("a stop of somebody who isn't known to be of this workspace: %s", event.get("user"))
 
     async def _store(self, incoming: Incoming | None) -> None:
         if incoming is None:
@@ -316,6 +329,24 @@ class Listeners:
         task = asyncio.create_task(safely())
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
+
+
+def _heard_first(tx: Transaction, incoming: Incoming, bot: Bot) -> bool:
+    """Whether somebody of another workspace is to be told that nobody hears it: once for what is said to the bot,
+    and once in a thread that it is part of. A mention comes as two events, maybe to two processes."""
+    if incoming.known and not tx.knows(incoming.conversation):
+        return False
+    # Not in the thread itself, which must not become one that the bot is part of.
+    here, body = f"slack:{bot.team}:other_team::", {"by": incoming.body["by"]}
+    keys = [f"other_team:{incoming.conversation}:{incoming.by}", *([] if incoming.known else [incoming.key])]
+    new = [tx.put(key, here, "other_team", body, by=incoming.by) for key in keys]
+    tx.finish([item.id for key in keys if (item := tx.item(key)) is not None])
+    return new[-1]
+
+
+def _has_acted(tx: Transaction, who: str) -> bool:
+    """Whether something signed with this person's team came in lately; a stop and the Home tab come without one."""
+    return any(item.by == who and item.kind not in ("stop", "home") for item in tx.items())
 
 
 def _free_key(tx: Transaction, approval_id: str) -> str:
