@@ -28,6 +28,9 @@ from agent.statements import run, run_all
 LEASE = 30.0
 """Seconds that a turn holds its conversation without a sign of life. Liveness only; safety is the attempt's key."""
 
+DECIDING = ("decision", "edit")
+"""Kinds of items that decide or change what waits: until they are done, it is being looked at."""
+
 Result = TypeVar("Result")
 
 _conversation, _event, _inbox = tables.conversation, tables.event, tables.inbox
@@ -383,6 +386,12 @@ class Transaction:
         """A message has become the event `number`: from here on its turn goes on, and never begins anew."""
         self._run(_TAKEN, {"item": item, "number": number})
 
+    def undecided(self, approval: Approval) -> list[Item]:
+        """Decisions and edits of an approval that came in and aren't done, also those that wait for their hour."""
+        query = sa.select(*_ITEM_COLUMNS).where(_decides(approval.conversation)).order_by(_inbox.c.id)
+        found = [_to_item(zip(_ITEM, row, strict=True)) for row in self._c.execute(query)]
+        return [item for item in found if item.body.get("approval") == approval.id]
+
     def finish(self, items: Sequence[int]) -> None:
         run_all(self._c, _DONE, [{"item": item, "now": self.now()} for item in items])
 
@@ -450,8 +459,10 @@ class Transaction:
         card = _post.c.settled_at.is_(None) & _post.c.ts.is_not(None) & _post.c.conversation.startswith(among)
         half = (_approval.c.requested_at + _approval.c.expires_at) / 2 < now
         due = (state == "pending") & half & ((_approval.c.expires_at < now) | ~_reminded())
+        body = sa.literal('%"') + _approval.c.id + sa.literal('"%')
+        taken = (state == "pending") & sa.exists().where(_decides(_approval.c.conversation) & _inbox.c.body.like(body))
         # What was approved and isn't begun in time has expired.
-        differs = (_post.c.shown != state) | (state == "approved") | due
+        differs = (_post.c.shown != state) | (state == "approved") | due | taken
         query = sa.select(_post).join(_approval, _approval.c.id == _post.c.approval)
         found = self._c.execute(query.where(card & differs).order_by(_post.c.at))
         return [Post(*row) for row in found]
@@ -595,6 +606,11 @@ class Transaction:
 
     def unlock(self, target: str, owner: str) -> None:
         self._run(_UNLOCK, {"target": target, "mine": owner})
+
+
+def _decides(conversation: Any) -> sa.ColumnElement[bool]:
+    """Of items: what decides or changes something that waits in a conversation, and isn't done."""
+    return sa.and_(_inbox.c.conversation == conversation, _inbox.c.done_at.is_(None), _inbox.c.kind.in_(DECIDING))
 
 
 def _reminded() -> sa.Exists:

@@ -108,7 +108,8 @@ class CardState:
     """How an approval stands: its stored state, who decided and when (Unix seconds), and the outcome's line.
 
     Of one that waits: who has approved it already where somebody else has to, too, and what there is to say of that.
-    `earlier` are those who approved it before `by`, and when.
+    `earlier` are those who approved it before `by`, and when. `taken`: what somebody has just done about it that isn't
+    looked at yet (approve, deny, edit), who and when.
     """
 
     state: str
@@ -116,6 +117,12 @@ class CardState:
     at: float | None
     line: str
     earlier: Sequence[tuple[str, float]] = ()
+    taken: tuple[str, str, float] | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether there is something to press on it that decides it."""
+        return self.state == "pending" and self.taken is None
 
 
 WAITS = CardState("pending", None, None, "")
@@ -133,7 +140,7 @@ def card_message(
     foot = _status(asked, words, mention, state)
     taken = cost([*head, *foot, *_buttons(asked, words, state, cut=True)])
     # What is left out is one click away, as long as there is something to click.
-    where = words.say("slack.details") if state.state == "pending" else ""
+    where = words.say("slack.details") if state.open else ""
     content, cut = _content(asked, words, MESSAGE_ROOM - taken, where)
     blocks = [*head, *content, *foot, *_buttons(asked, words, state, cut=cut)]
     return {"text": _notice(asked, words, state), "blocks": blocks}
@@ -147,6 +154,7 @@ def cost(blocks: Sequence[Block]) -> int:
 def _notice(asked: ApprovalAsked, words: Words, state: CardState) -> str:
     """What notifications and screen readers say of the card."""
     told = words.say(f"slack.short_{state.state}") if state.state in STATES else state.state
+    told = words.say("slack.short_taken") if state.taken else told
     return shown(clip(f"{asked.card.headline} · {told}", UPDATE_LENGTH - 100, words))
 
 
@@ -156,6 +164,9 @@ def _status(asked: ApprovalAsked, words: Words, mention: Sequence[str], state: C
     if state.state == "pending":
         first = [status(words.say("slack.first_of_two", **_decided(state, words)))] if state.by else []
         called = [status(words.say("slack.decide", who=people(mention, words)))] if mention else []
+        if state.taken is not None:
+            what, who, at = state.taken
+            called = [status(words.say(f"slack.taken_{what}", who=person(who), when=date(at, words)))]
         until = words.say("slack.expires", when=date(asked.expires_at, words), approval=shown(asked.id))
         return [*ended, *first, *called, context(until)]
     return [status(_stands(state, words)), *ended, context(words.say("slack.approval", approval=shown(asked.id)))]
@@ -179,7 +190,7 @@ def _buttons(asked: ApprovalAsked, words: Words, state: CardState, *, cut: bool)
     say = words.say
     if state.state == "expired":
         return [_actions(button_(ASK_AGAIN, say("slack.ask_again"), asked.id))]
-    if state.state != "pending":
+    if not state.open:
         return []
     edit = [button_(EDIT, say("slack.edit"), asked.id)] if can_edit(asked) else []
     deny = button_(DENY, say("slack.deny"), asked.id, style="danger")

@@ -1,8 +1,10 @@
 """Cards in threads: posted when something asks, and brought up to date from what is stored, whoever decided."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from agent.errors import AgentError
 from agent.events import ApprovalAsked
@@ -12,7 +14,7 @@ from agent.interfaces.slack_people import People
 from agent.interfaces.slack_posts import Posts
 from agent.interfaces.slack_text import QUIET, date, people, section, shown, status
 from agent.interfaces.slack_web import SlackRefused, SlackUnsure, Thread, Web
-from agent.journal import Approval, Post, Transaction, make_owner
+from agent.journal import Approval, Decision, Post, Transaction, make_owner
 from agent.loop import Agent
 from agent.policy import named, requesters
 from agent.prompts import Language, Words
@@ -27,6 +29,8 @@ GONE = {"message_not_found", "channel_not_found", "is_archived", "not_in_channel
 """Slack's words for a card that can't be changed any more."""
 _UNSHOWN = 1.0
 """Seconds in which whoever has asked posts the card."""
+_MOMENT = 0.3
+"""Seconds in which a decision is mostly made, so that the card needn't say first that it waits."""
 _HOLD = 30.0
 """Seconds for which nobody else changes a card while one process does."""
 
@@ -44,7 +48,7 @@ class Face:
         """What tells one face of a card from another."""
         waits = self.state.state == "pending"
         first = [who for who, _ in self.state.earlier] + [self.state.by] if waits and self.state.by else []
-        return " ".join([self.state.state, *map(str, first)])
+        return " ".join([self.state.state, *map(str, [*first, *(self.state.taken or ())])])
 
 
 class Cards:
@@ -52,6 +56,8 @@ class Cards:
 
     def __init__(self, agent: Agent, web: Web, posts: Posts, people: People) -> None:
         self._agent, self._web, self._posts, self._people = agent, web, posts, people
+        self._judged: tuple[int, ...] = ()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def words(self, language: str) -> Words:
         known: dict[str, Language] = {"es": "es", "en": "en"}
@@ -100,6 +106,18 @@ class Cards:
 
     # Bringing up to date.
 
+    async def taken(self, conversation: str) -> None:
+        """Shows what has been stored about the cards of a conversation, where it isn't done in a moment: whoever has
+        pressed a button sees that, and nobody presses another."""
+        await asyncio.sleep(_MOMENT)
+        await self.refresh(conversation=conversation)
+
+    async def judged(self, item: int, approval: str) -> None:
+        """A decision or an edit moved nothing: before anybody is told so, the card has its buttons again."""
+        # The latest alone: each is done soon after. Made anew, since others read it in threads of the database.
+        self._judged = (*self._judged[-99:], item)
+        await self.refresh(approval=approval)
+
     async def refresh(self, *, approval: str | None = None, conversation: str | None = None) -> None:
         for post in await self._agent.journal.read(lambda tx: tx.posts(approval=approval, conversation=conversation)):
             if post.approval is not None and post.settled_at is None:
@@ -125,6 +143,11 @@ class Cards:
         return [approval.conversation for approval in found]
 
     async def _refresh(self, post: Post) -> None:
+        # One after the other, so that whoever waits for it sees the newest state there afterwards.
+        async with self._turns.setdefault(post.key, asyncio.Lock()):
+            await self._bring_up(post)
+
+    async def _bring_up(self, post: Post) -> None:
         approval = await self._agent.journal.read(lambda tx: tx.approval(str(post.approval)))
         if approval is None or post.ts is None:
             return
@@ -172,9 +195,10 @@ class Cards:
         decisions = tx.decisions(approval.id)
         by = decisions[-1].identity if decisions else None
         earlier = [(made.identity, made.at) for made in decisions[:-1] if made.decision == "approve"]
-        if approval.state == "pending" and decisions:
-            # One of two has approved.
-            return CardState("pending", by, decisions[-1].at, "", earlier)
+        if approval.state == "pending":
+            # One of two may have approved.
+            at = decisions[-1].at if decisions else None
+            return CardState("pending", by, at, "", earlier, self._taken(tx, approval, decisions))
         if approval.state not in APPROVED:
             # Whoever approved first has no part in a no, nor in what overtook it.
             earlier, by = [], by if approval.state in ("denied", "expired") else None
@@ -186,6 +210,19 @@ class Cards:
         else:
             lines = [str((outcome or {}).get("reason") or "")]
         return CardState(approval.state, by, at, "\n".join(line for line in lines if line), earlier)
+
+    def _taken(
+        self, tx: Transaction, approval: Approval, decisions: Sequence[Decision]
+    ) -> tuple[str, str, float] | None:
+        """What came in first about an approval and hasn't been judged: what, who, when."""
+        made = {(decision.identity, decision.decision) for decision in decisions}
+        for item in tx.undecided(approval):
+            edit, approves = item.kind == "edit", item.body.get("decision") == "approve"
+            what, who = "edit" if edit else "approve" if approves else "deny", item.by or ""
+            # The first of two approvals is on record before its item is done.
+            if item.id not in self._judged and (who, what) not in made:
+                return what, who, item.at
+        return None
 
     async def overtaken(self, approval_id: str, by: str) -> None:
         """An expired card that was asked again shows so: it is nothing to press any more."""

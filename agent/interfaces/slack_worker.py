@@ -19,7 +19,7 @@ from agent.interfaces.slack_posts import Posts
 from agent.interfaces.slack_stream import Answer, Part, reply_key
 from agent.interfaces.slack_text import section
 from agent.interfaces.slack_web import SlackRefused, SlackUnsure, Thread, Web
-from agent.journal import LEASE, Item, Post, Transaction, make_owner
+from agent.journal import DECIDING, LEASE, Item, Post, Transaction, make_owner
 from agent.loop import Agent
 from agent.prompts import Words, guess_language
 
@@ -85,6 +85,9 @@ class Worker:
         self._fresh.set()
         if kind == "stop" and (work := self._at_work.get(conversation)) is not None:
             work.stop.set()
+        if kind in DECIDING:
+            # Its card shows that also while no slot is free for it.
+            self._soon(self._cards.taken(conversation))
 
     def is_well(self) -> bool:
         """Whether it has looked into the database lately, or has its hands full."""
@@ -305,6 +308,7 @@ class Worker:
         if shown.failed is not None:
             if shown.failed.code == SessionBusy.code:
                 raise Lost
+            await self._cards.judged(work.item.id, old)
             text = f"{shown.failed.message} {shown.failed.hint}"
             await self._web.tell(work.by.id.rpartition("/")[2], work.thread, text)
         await self._cards.ask_all(work.thread, words.language)
@@ -408,7 +412,7 @@ class Worker:
         failed, approval = shown.failed, str(work.item.body["approval"])
         current = await self._agent.journal.read(lambda tx: tx.approval(approval))
         await answer.end("suspended" if current is not None and current.state == "pending" else "active")
-        await self._cards.refresh(approval=approval)
+        await self._cards.judged(work.item.id, approval)
         if failed is not None or stopped:
             text = f"{failed.message} {failed.hint}" if failed else words.say("bot.stopped")
             await self._web.tell(work.by.id.rpartition("/")[2], thread, text)
