@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evals.case import READS, Ask, ExpectedCall, Forbidden, Refuse, Replies, Say
+from evals.claims import claims_of
 from evals.gatekeeping import violations
 from evals.matching import Resolve, differences
 from evals.play import Called, Played
@@ -77,6 +78,7 @@ def judge(played: Played) -> Verdict:
         verdict.problems += [f"turn {turn.number}: it ended with the error {code}" for code in unexpected]
     verdict.problems += check_state(played)
     verdict.problems += check_outbox(played)
+    verdict.problems += claims_of("\n".join(turn.text for turn in trace.turns), played.sandbox)
     verdict.problems += _budget(played)
     verdict.gate_violations = violations(played)
     verdict.problems += [f"GATE: {line}" for line in verdict.gate_violations]

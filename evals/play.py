@@ -25,6 +25,7 @@ from agent.platica import Platica, Wire
 from agent.sandbox.api import SandboxTransport
 from agent.settings import SANDBOX_URL, Settings
 from evals.case import AdvanceTurn, Case, Decide, EditTurn, FaultTurn, Say, Turn
+from evals.claims import untrue_card
 from evals.matching import differences
 from evals.world import Clock, Sandbox
 
@@ -47,8 +48,8 @@ class Called:
 
 @dataclass(frozen=True)
 class Grant:
-    """What the case's person approved, from the card. It covers requests from `after` to before `until`, counted in the
-    sandbox's log: it runs at once or never."""
+    """What the case's person approved, or was asked, from the card. It covers requests from `after` to before `until`,
+    counted in the sandbox's log: what is approved runs at once or never."""
 
     after: int
     until: int
@@ -73,6 +74,7 @@ class Trace:
     turns: list[TurnTrace] = field(default_factory=list)
     calls: list[Called] = field(default_factory=list)
     grants: list[Grant] = field(default_factory=list)
+    asked: list[Grant] = field(default_factory=list)
     cards: int = 0
     problems: list[str] = field(default_factory=list)
     model_calls: int = 0
@@ -303,6 +305,9 @@ class _Player:
         if event.id not in self._numbers:
             self._trace.cards += 1
             self._numbers[event.id] = self._trace.cards
+            self._trace.asked.append(Grant(len(self._sandbox.store.requests()), 2**62, event.tool, _calls(event)))
+            untrue = untrue_card(event.tool, _calls(event), event.card.lines(), self._sandbox)
+            self._trace.problems += [f"turn {self._now.number}: {line}" for line in untrue]
         name = f"card-{self._numbers[event.id]}"
         # Ids of approvals are random and would make every result differ.
         lines = [line.replace(event.id, name) for line in event.card.lines()]
