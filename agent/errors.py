@@ -136,7 +136,7 @@ class CallNotDone(AgentError):
 
 class DecisionRefused(AgentError):
     """`why` is one of: unknown, used, denied, expired, superseded, drifted, refused, not_entitled, confirmation,
-    not_interactive, other_target, decided, waits, own_send, approved_before."""
+    not_interactive, other_target, decided, waits, own_send, approved_before, unread."""
 
     code = "decision_refused"
 

@@ -65,13 +65,15 @@ Result = TypeVar("Result")
 class Identity:
     """Who, from where it can't be typed: kind "os" (uid), "slack" (team and user), "mcp" (authenticated client).
 
-    `groups` are ids of those that policy names, looked up by the interface at the moment of a decision.
+    `groups` are ids of those that policy names, looked up by the interface at the moment of a decision; `unread` are
+    those that couldn't be looked up.
     """
 
     kind: str
     id: str
     name: str = ""
     groups: tuple[str, ...] = field(default=(), kw_only=True)
+    unread: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def key(self) -> str:
@@ -454,7 +456,9 @@ class Gate:
         both = all(fits(deciders, by.kind, by.id, by.groups) for deciders in (approval.deciders, rule.deciders))
         # Whoever asked may always take it back.
         if not both and (approve or not own):
-            return DecisionRefused("not_entitled", approval=approval.id)
+            maybe = (*by.groups, *by.unread)
+            either = all(fits(deciders, by.kind, by.id, maybe) for deciders in (approval.deciders, rule.deciders))
+            return DecisionRefused("unread" if either else "not_entitled", approval=approval.id)
         if approve and own and not (approval.own and rule.own):
             return DecisionRefused("own_send", approval=approval.id)
         return None

@@ -185,3 +185,79 @@ async def test_another_workspace_stops_nothing(
         await slack.stop(beto, channel, again.thread_ts)
         await slack.wait_for(lambda: any("Stopped" in text for text in slack.texts(thread_ts=again.thread_ts)))
     model.gate.set()
+
+
+# User groups that decide.
+
+
+@pytest.mark.parametrize("action", ["approval_approve_typed", "approval_edit", "approval_deny"])
+async def test_a_modal_opens_for_who_is_in_the_group_at_the_click(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer, action: str
+) -> None:
+    ana, beto = slack.add_user("ana"), slack.add_user("beto")
+    group, channel = slack.add_group("chiefs", [ana]), slack.add_channel("promos", [ana, beto])
+    async with running(slack, tmp_path, settings={**model.settings, "APPROVERS": f"*=slack-group:{group}"}):
+        said = await slack.say(ana, f"<@{BOT_USER}> delete", channel)
+        (card,) = await slack.wait_for(lambda: cards(slack, said.thread_ts))
+        await slack.click(beto, card.ts, action)
+        (told,) = await slack.wait_for(lambda: slack.ephemerals(beto))
+        assert "may not decide" in told
+        assert not slack.stacks.get(beto)
+        slack.groups[group] = ("chiefs", [ana, beto])
+        await slack.click(beto, card.ts, action)
+        await slack.wait_for(lambda: slack.stacks.get(beto))
+        slack.groups[group] = ("chiefs", [beto])
+        before = len(slack.ephemerals(ana))
+        await slack.click(ana, card.ts, "approval_approve_typed")
+        await slack.wait_for(lambda: len(slack.ephemerals(ana)) > before)
+        assert not slack.stacks.get(ana)
+
+
+async def test_a_group_that_slack_is_slow_to_give_keeps_no_modal_closed(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer
+) -> None:
+    """Before anything is decided it is asked for again."""
+    ana, beto = slack.add_user("ana"), slack.add_user("beto")
+    group, channel = slack.add_group("chiefs", [beto]), slack.add_channel("promos", [ana, beto])
+    async with running(slack, tmp_path, settings={**model.settings, "APPROVERS": f"*=slack-group:{group}"}):
+        said = await slack.say(ana, f"<@{BOT_USER}> remove", channel)
+        (card,) = await slack.wait_for(lambda: cards(slack, said.thread_ts))
+        slack.fault("usergroups.users.list", hang=10)
+        await slack.click(beto, card.ts, "approval_deny")
+        view = await slack.wait_for(lambda: slack.stacks.get(beto) and slack.view(beto))
+        await slack.submit(beto, view["id"], {})
+        await slack.wait_for(lambda: "Denied" in slack.text(card.ts))
+    assert slack.ephemerals(beto) == []
+
+
+async def test_a_group_that_slack_can_not_give_is_not_a_no(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer
+) -> None:
+    ana, beto, cora = (slack.add_user(name) for name in ("ana", "beto", "cora"))
+    group, channel = slack.add_group("chiefs", [beto]), slack.add_channel("promos", [ana, beto, cora])
+    approvers = f"*=slack:T0FAKE/{cora}, slack-group:{group}"
+    async with running(slack, tmp_path, settings={**model.settings, "APPROVERS": approvers}):
+        said = await slack.say(ana, f"<@{BOT_USER}> both", channel)
+        (card,) = await slack.wait_for(lambda: cards(slack, said.thread_ts))
+        slack.fault("usergroups.users.list", status=503, times=1_000)
+        await slack.click(beto, card.ts, "approval_approve", dialog=True)
+        (told,) = await slack.wait_for(lambda: slack.ephemerals(beto), 15)
+        assert "could not be asked" in told
+        assert "may not" not in told
+        assert gated(tmp_path) == []
+        await idle(tmp_path)
+        # It comes back while this click is at work.
+        slack.faults.clear()
+        slack.fault("usergroups.users.list", status=503, times=3)
+        await slack.wait_for(lambda: slack.buttons(card.ts))
+        await slack.click(beto, card.ts, "approval_approve", dialog=True)
+        await slack.wait_for(lambda: "Done:" in slack.text(card.ts), 15)
+        # Whom policy names needs no group.
+        _, other = await slack.wait_for(lambda: (found := cards(slack, said.thread_ts))[1:] and found, 15)
+        slack.fault("usergroups.users.list", status=503, times=1_000)
+        await slack.click(cora, other.ts, "approval_deny")
+        view = await slack.wait_for(lambda: slack.stacks.get(cora) and slack.view(cora))
+        await slack.submit(cora, view["id"], {})
+        await slack.wait_for(lambda: "Denied" in slack.text(other.ts), 15)
+    assert len(gated(tmp_path)) == 1
+    assert (len(slack.ephemerals(beto)), slack.ephemerals(cora)) == (1, [])

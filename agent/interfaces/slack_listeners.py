@@ -42,7 +42,7 @@ from agent.interfaces.slack_inbox import (
     person_team,
 )
 from agent.interfaces.slack_manifest import LISTENERS
-from agent.interfaces.slack_people import People
+from agent.interfaces.slack_people import OPEN_WITHIN, People
 from agent.interfaces.slack_text import Block
 from agent.interfaces.slack_web import SlackRefused, SlackUnsure, Thread, Web
 from agent.interfaces.slack_worker import Worker
@@ -255,7 +255,11 @@ class Listeners:
 
     async def _open(self, click: Click) -> None:
         """A modal, in the three seconds that Slack gives for it."""
-        by = await self._people.known(click.who.identity, fresh=False)
+        by = self._people.presumed(click.who.identity)
+        if click.action != blocks.DETAILS:
+            now = await self._people.known(click.who.identity, fresh=True, within=OPEN_WITHIN)
+            # What couldn't be read in this time is read before anything is decided.
+            by = replace(now, groups=(*now.groups, *now.unread), unread=())
         approve = click.action == blocks.APPROVE_TYPED
         card = await self._agent.journal.read(lambda tx: self._card(tx, click.approval, click.who, by, approve=approve))
         foreign = click.who.team != self._bot.team
