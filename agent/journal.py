@@ -493,12 +493,19 @@ class Transaction:
         return _to_approval(_named(_approval, rows[0])) if rows else None
 
     def approvals(
-        self, *, conversation: str | None = None, states: Sequence[str] | None = None, limit: int = 200
+        self,
+        *,
+        conversation: str | None = None,
+        among: str = "",
+        states: Sequence[str] | None = None,
+        limit: int | None = 200,
     ) -> list[Approval]:
-        """Newest first."""
+        """Newest first. `among` is what the ids of their conversations begin with."""
         query = sa.select(_approval).order_by(_approval.c.requested_at.desc(), _approval.c.id).limit(limit)
         if conversation is not None:
             query = query.where(_approval.c.conversation == conversation)
+        if among:
+            query = query.where(_approval.c.conversation.startswith(among))
         if states is not None:
             query = query.where(_approval.c.state.in_(states))
         return [_to_approval(row) for row in self._c.execute(query).mappings()]

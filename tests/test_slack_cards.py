@@ -3,15 +3,19 @@
 import re
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from agent.interfaces.slack_blocks import CardState, home_view
 from agent.interfaces.slack_manifest import manifest
 from agent.prompts import words
-from tests.fakeslack import BOT_USER, FakeSlack, Message, Said
+from agent.tables import approval
+from tests.fakeslack import BOT_USER, FakeSlack, Message, Reader, Said, check_view, elements
 from tests.slackbot import ModelServer, cards, gated, idle, last_words, running, sql, tool_answers
 from tests.support import CITA, ENCUESTA
+from tests.test_slack_blocks import asked
 
 REMOVE = ("remove_campaign_audience_client", {"campaignId": ENCUESTA, "phoneNumber": "+525500100011"})
 SEND = ("send_campaign", {"campaignId": CITA, "channelId": "wb-501", "template": {"params": ["team", "Friday"]}})
@@ -178,3 +182,81 @@ async def test_the_buttons_come_back_where_a_decision_that_waited_moved_nothing(
         await slack.wait_for(lambda: "Approved by @cora" in slack.text(card.ts))
         assert slack.buttons(card.ts)
     assert gated(tmp_path) == []
+
+
+# The Home tab.
+
+
+async def home_of(slack: FakeSlack, folder: Path, user: str) -> tuple[str, str]:
+    """What waits for a person, and what waits for others, by the tab as it is published now."""
+    slack.homes.pop(user, None)
+    await slack.open_home(user)
+    view = await slack.wait_for(lambda: slack.homes.get(user))
+    await idle(folder)
+    waits, _, _ = slack.view_text(view).partition("Decided lately")
+    mine, _, others = waits.partition("Waits for others")
+    return mine, others
+
+
+async def test_what_waits_is_on_the_home_tab_however_much_was_decided_since(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer
+) -> None:
+    ana = slack.add_user("ana")
+    async with running(slack, tmp_path, settings=model.settings):
+        await card_of(slack, await slack.say(ana, "remove"))
+        await idle(tmp_path)
+        names = [column.name for column in approval.columns if column.name not in ("id", "state", "requested_at")]
+        rest = ", ".join(names)
+        many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)"
+        made = f"SELECT 'x' || i, 'done', requested_at + 1, {rest} FROM approval, n WHERE state = 'pending'"
+        sql(tmp_path, f"INSERT INTO approval (id, state, requested_at, {rest}) {many} {made}")
+        mine, others = await home_of(slack, tmp_path, ana)
+        assert ("REMOVE 1 person" in mine, others) == (True, "")
+
+
+async def test_what_a_person_has_approved_waits_for_others_on_the_home_tab(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer
+) -> None:
+    """So does what that person may only take back, and what was pressed and waits for its turn."""
+    ana, beto, cora = (slack.add_user(name) for name in ("ana", "beto", "cora"))
+    channel = slack.add_channel("promos", [ana, beto, cora])
+    settings = {**model.settings, "TWO_APPROVERS_OVER": "1", "SELF_APPROVE_UP_TO": "1"}
+    async with running(slack, tmp_path, settings=settings):
+        card = await card_of(slack, await slack.say(ana, f"<@{BOT_USER}> send", channel))
+        mine, others = await home_of(slack, tmp_path, ana)
+        assert ("SEND" in mine, "SEND" in others) == (False, True)
+        assert "Nothing waits for you." in mine
+        mine, others = await home_of(slack, tmp_path, beto)
+        assert ("SEND" in mine, others) == (True, "")
+        await slack.click(beto, card.ts, "approval_approve", dialog=True)
+        await slack.wait_for(lambda: "Approved by @beto" in slack.text(card.ts))
+        await idle(tmp_path)
+        mine, others = await home_of(slack, tmp_path, beto)
+        assert ("SEND" in mine, "SEND" in others) == (False, True)
+        mine, others = await home_of(slack, tmp_path, cora)
+        assert ("SEND" in mine, others) == (True, "")
+        model.gate.set()
+        await slack.say(ana, "something else", channel, card.thread_ts)
+        await slack.wait_for(lambda: "Overtaken" in slack.text(card.ts))
+        assert "SEND" not in "".join(await home_of(slack, tmp_path, cora))
+        # What was overtaken was decided by nobody.
+        assert "SEND" not in slack.view_text(slack.homes[cora])
+
+
+@pytest.mark.parametrize("mine", [0, 7, 15, 40])
+def test_the_home_tab_has_room_for_what_waits_for_others(mine: int) -> None:
+    """Fifteen of both are shown, each with its buttons, and how many more there are."""
+    english = words("en", "America/Mexico_City")
+    waiting = [replace(asked(f"SEND {number}"), id=f"M{number}") for number in range(mine)]
+    others = [replace(asked(f"CLEAR {number}"), id=f"O{number}") for number in range(40)]
+    decided = [(asked("DELETE it"), CardState("denied", "U0ANA", 0.0, "Denied: no."))] * 40
+    view = home_view(waiting, decided, english, others=others, note="SANDBOX")
+    check_view(view, "home")
+    shown = [one["value"] for _, one in elements(view["blocks"])]
+    assert len(shown) == 15
+    assert len([id for id in shown if id.startswith("M")]) == min(mine, 15)
+    told = Reader({}).blocks(view["blocks"])
+    assert ("Nothing waits for you." in told) == (mine == 0)
+    assert [int(n) for n in re.findall(r"and (\d+) more", told)] == [
+        left for left in (mine - 15, 40 - max(0, 15 - mine), 25) if left > 0
+    ]

@@ -399,16 +399,20 @@ def home_view(
     recent: Sequence[tuple[ApprovalAsked, CardState]],
     words: Words,
     *,
+    others: Sequence[ApprovalAsked] = (),
     links: Mapping[str, str] | None = None,
     note: str = "",
 ) -> Block:
-    """What waits for this person, and what was decided lately. `links` are addresses of cards by approval id."""
+    """What waits for this person, what waits for others alone, and what was decided lately. `links` are addresses of
+    cards by approval id."""
     say = words.say
     blocks = [*([context(shown(note))] if note else []), heading(say("slack.home_waiting"), words)]
-    for asked in waiting[:_HOME_CARDS]:
-        until = say("slack.expires", when=date(asked.expires_at, words), approval=shown(asked.id))
-        blocks += [section(clip(asked.card.headline, 600, words)), context(until), _ways(asked, words, links or {})]
-    blocks += _rest(waiting, words) if waiting else [section(say("slack.home_nothing"))]
+    blocks += _waiting(waiting, _HOME_CARDS, words, links or {})
+    if not waiting:
+        blocks.append(section(say("slack.home_nothing_yours" if others else "slack.home_nothing")))
+    if others:
+        left = max(0, _HOME_CARDS - len(waiting))
+        blocks += [heading(say("slack.home_others"), words), *_waiting(others, left, words, links or {})]
     blocks += [{"type": "divider"}, heading(say("slack.home_recent"), words)]
     for asked, state in recent[:_HOME_CARDS]:
         told = [section(clip(state.line, 600, words))] if state.line.strip() else []
@@ -417,12 +421,20 @@ def home_view(
     return {"type": "home", "blocks": blocks}
 
 
+def _waiting(found: Sequence[ApprovalAsked], most: int, words: Words, links: Mapping[str, str]) -> list[Block]:
+    blocks: list[Block] = []
+    for asked in found[:most]:
+        until = words.say("slack.expires", when=date(asked.expires_at, words), approval=shown(asked.id))
+        blocks += [section(clip(asked.card.headline, 600, words)), context(until), _ways(asked, words, links)]
+    return blocks + _rest(found, words, most)
+
+
 def _ways(asked: ApprovalAsked, words: Words, links: Mapping[str, str]) -> Block:
     show = button_(DETAILS, words.say("slack.show"), asked.id)
     link = links.get(asked.id)
     return _actions(*([button_(OPEN, words.say("slack.open"), asked.id, url=link)] if link else []), show)
 
 
-def _rest(found: Sequence[Any], words: Words) -> list[Block]:
-    left = len(found) - _HOME_CARDS
+def _rest(found: Sequence[Any], words: Words, most: int = _HOME_CARDS) -> list[Block]:
+    left = len(found) - most
     return [context(words.say("slack.home_more", count=left))] if left > 0 else []

@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 from agent.errors import AgentError
 from agent.events import ApprovalAsked
-from agent.gate import Outcome
+from agent.gate import Identity, Outcome
 from agent.interfaces.slack_blocks import WAITS, CardState, card_message, home_view
 from agent.interfaces.slack_people import People
 from agent.interfaces.slack_posts import Posts
@@ -25,6 +25,8 @@ FINAL = {"done", "failed", "denied", "expired", "superseded", "drifted", "refuse
 """States that nothing follows. What is unknown may still turn out to be something."""
 APPROVED = {"approved", "executing", "done", "failed", "unknown", "drifted", "refused"}
 """States that only an approval leads to."""
+_DECIDED = sorted((FINAL | APPROVED) - {"superseded"})
+"""What the Home tab shows as decided."""
 GONE = {"message_not_found", "channel_not_found", "is_archived", "not_in_channel", "cant_update_message"}
 """Slack's words for a card that can't be changed any more."""
 _UNSHOWN = 1.0
@@ -277,26 +279,33 @@ class Cards:
     # The Home tab.
 
     async def publish_home(self, user: str) -> None:
-        """What waits for a person, and what was decided lately."""
+        """What waits for a person, what waits for others once that person has done it, and what was decided lately."""
         words, who = self.words(""), await self._people.known(["slack", f"{self._web.team}/{user}"], fresh=False)
         mine = f"slack:{self._web.team}:"
 
-        def look(tx: Transaction) -> tuple[list[Approval], list[tuple[Approval, CardState]]]:
-            every = [a for a in tx.approvals(limit=100) if a.conversation.startswith(mine)]
-            waiting = [a for a in every if a.state == "pending" and a.expires_at > tx.now()]
-            waiting = [a for a in waiting if self._agent.gate.entitled(a, who) is None]
-            over = [(a, self.state(tx, a, "")) for a in every if a.state not in ("pending", "superseded")]
-            return waiting, over
+        def look(tx: Transaction) -> tuple[list[Approval], list[Approval], list[tuple[Approval, CardState]]]:
+            # However much has been decided since, what waits is found.
+            waiting = tx.approvals(among=mine, states=("pending",), limit=None)
+            open = [a for a in waiting if a.expires_at > tx.now() and self._agent.gate.entitled(a, who) is None]
+            theirs = [a for a in open if self._is_for_others(tx, a, who)]
+            over = tx.approvals(among=mine, states=_DECIDED, limit=100)
+            return [a for a in open if a not in theirs], theirs, [(a, self.state(tx, a, "")) for a in over]
 
-        waiting, over = await self._agent.journal.read(look)
+        waiting, theirs, over = await self._agent.journal.read(look)
         view = home_view(
             [self._agent.asked(one, words.language) for one in waiting],
             [(self._agent.asked(one, words.language), state) for one, state in over],
             words,
-            links=await self._links(waiting[:15]),
+            others=[self._agent.asked(one, words.language) for one in theirs],
+            links=await self._links([*waiting, *theirs][:15]),
             note=self._note(words),
         )
         await self._web.call("views.publish", user_id=user, view=view)
+
+    def _is_for_others(self, tx: Transaction, approval: Approval, who: Identity) -> bool:
+        """Whether somebody has done what that person can do for an approval, or may only take it back."""
+        done = {made.identity for made in tx.decisions(approval.id)} | {item.by for item in tx.undecided(approval)}
+        return who.key in done or self._agent.gate.entitled(approval, who, approve=True) is not None
 
     async def _links(self, approvals: Sequence[Approval]) -> dict[str, str]:
         found: dict[str, str] = {}
