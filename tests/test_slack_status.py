@@ -15,8 +15,11 @@ import pytest
 
 from agent.interfaces.slack_manifest import manifest
 from agent.prompts import words
-from tests.fakeslack import APP_TOKEN, BOT_TOKEN, FakeSlack
-from tests.slackbot import BotProcess, ModelServer, answered, last_words
+from tests.fakeslack import APP_TOKEN, BOT_TOKEN, FakeSlack, Said
+from tests.slackbot import BotProcess, ModelServer, answered, cards, idle, last_words, running
+from tests.support import ENCUESTA
+
+REMOVE = ("remove_campaign_audience_client", {"campaignId": ENCUESTA, "phoneNumber": "+525500100011"})
 
 
 class Walled(FakeSlack):
@@ -44,6 +47,8 @@ async def walled() -> AsyncIterator[Walled]:
 async def model() -> AsyncIterator[ModelServer]:
     def script(messages: list[dict[str, Any]]) -> Any:
         said = last_words(messages)
+        if said == "remove":
+            return [REMOVE]
         named = {"slowly": ["one ", "…", "two"], "silent": ["…", "one two"]}
         return named.get(said, [f"heard {said}"])
 
@@ -120,3 +125,130 @@ async def test_it_can_be_stopped_while_it_starts(walled: Walled, tmp_path: Path,
     async with Start(walled, tmp_path, settings={"SLACK_PING": "60"}) as bot:
         await walled.wait_for(lambda: walled.calls("auth.test" if where == "auth.test" else "apps.connections.open"))
         await bot.end(number)
+
+
+# What a thread's session shows.
+
+
+async def shows(slack: FakeSlack, said: Said, status: str) -> None:
+    await slack.wait_for(lambda: slack.session_status(said.channel, said.thread_ts) == status)
+
+
+async def begun(slack: FakeSlack, user: str, text: str) -> Said:
+    """A turn under way, in a workspace where nothing streams."""
+    slack.fault("chat.startStream", error="not_allowed", times=1_000)
+    said = await slack.say(user, text)
+    await shows(slack, said, "processing")
+    return said
+
+
+async def test_a_turn_that_another_process_began_leaves_no_session_that_seems_to_run(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer
+) -> None:
+    ana = slack.add_user("ana")
+    slack.fault("chat.postMessage", hang=60, processed=True)
+    async with running(slack, tmp_path, settings=model.settings) as bot:
+        said = await begun(slack, ana, "silent")
+        model.gate.set()
+        await slack.wait_for(lambda: slack.calls("chat.postMessage"))
+        await bot.kill()
+    async with running(slack, tmp_path, settings=model.settings):
+        await slack.wait_for(lambda: slack.texts(thread_ts=said.thread_ts)[1:] == ["one two"])
+        await shows(slack, said, "active")
+
+
+async def test_nor_does_one_whose_stream_died_meanwhile(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    ana = slack.add_user("ana")
+    slack.fault("chat.stopStream", hang=60)
+    async with running(slack, tmp_path, settings=model.settings) as bot:
+        said = await slack.say(ana, "slowly")
+        await slack.wait_for(lambda: slack.calls("chat.startStream", ok=True))
+        model.gate.set()
+        await slack.wait_for(lambda: slack.calls("chat.stopStream"))
+        await bot.kill()
+    slack.tick(301)
+    async with running(slack, tmp_path, settings=model.settings):
+        await slack.wait_for(lambda: slack.texts(thread_ts=said.thread_ts)[1:] == ["one two"])
+        await shows(slack, said, "active")
+
+
+async def test_nor_does_one_that_is_tried_again(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    ana = slack.add_user("ana")
+    slack.fault("chat.postMessage", error="invalid_blocks")
+    async with running(slack, tmp_path, settings=model.settings):
+        said = await begun(slack, ana, "silent")
+        model.gate.set()
+        await slack.wait_for(lambda: slack.texts(thread_ts=said.thread_ts)[1:] == ["one two"])
+        await shows(slack, said, "active")
+
+
+async def test_nor_does_one_that_is_given_up(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    ana = slack.add_user("ana")
+    slack.fault("chat.postMessage", error="invalid_blocks", times=3)
+    async with running(slack, tmp_path, settings=model.settings):
+        said = await begun(slack, ana, "silent")
+        model.gate.set()
+        await slack.wait_for(lambda: slack.ephemerals(ana))
+        await shows(slack, said, "active")
+
+
+@pytest.mark.parametrize("fault", [{"status": 429}, {"status": 503}, {"drop": True}], ids=["429", "503", "dropped"])
+async def test_how_a_turn_ended_is_told_again_where_slack_did_not_take_it(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer, fault: dict[str, Any]
+) -> None:
+    ana = slack.add_user("ana")
+    async with running(slack, tmp_path, settings=model.settings):
+        said = await begun(slack, ana, "silent")
+        slack.fault("agents.sessions.setStatus", **fault)
+        model.gate.set()
+        await slack.wait_for(lambda: slack.texts(thread_ts=said.thread_ts)[1:] == ["one two"])
+        await shows(slack, said, "active")
+
+
+async def test_the_turn_after_it_tells_it_too(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    """What Slack wants told only in ten minutes is known before, from a turn that by itself tells nothing."""
+    ana = slack.add_user("ana")
+    async with running(slack, tmp_path, settings=model.settings):
+        said = await begun(slack, ana, "silent")
+        slack.fault("agents.sessions.setStatus", status=429, retry_after=600)
+        model.gate.set()
+        await slack.wait_for(lambda: slack.texts(thread_ts=said.thread_ts)[1:] == ["one two"])
+        await idle(tmp_path)
+        await slack.say(ana, "hello", thread_ts=said.thread_ts)
+        await shows(slack, said, "active")
+
+
+async def test_there_is_a_stop_button_where_nothing_streams(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer
+) -> None:
+    """Also where the first words come before anything is shown."""
+    ana = slack.add_user("ana")
+    async with running(slack, tmp_path, settings=model.settings):
+        said = await begun(slack, ana, "slowly")
+        await slack.stop(ana, said.channel, said.thread_ts)
+        await slack.wait_for(lambda: "Stopped" in slack.texts(thread_ts=said.thread_ts)[-1])
+        await shows(slack, said, "active")
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("hello", "active"), ("remove", "suspended")])
+async def test_stop_where_nothing_runs_puts_right_what_the_session_shows(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer, text: str, wanted: str
+) -> None:
+    ana = slack.add_user("ana")
+    async with running(slack, tmp_path, settings=model.settings):
+        said = await slack.say(ana, text)
+        await slack.wait_for(lambda: cards(slack, said.thread_ts) or slack.texts(thread_ts=said.thread_ts)[1:])
+        await idle(tmp_path)
+        slack.set_session(said.channel, said.thread_ts, "processing")
+        await slack.stop(ana, said.channel, said.thread_ts)
+        await shows(slack, said, wanted)
+
+
+async def test_a_short_turn_is_one_call(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    ana = slack.add_user("ana")
+    async with running(slack, tmp_path, settings=model.settings):
+        said = await slack.say(ana, "hello")
+        await answered(slack, said.thread_ts)
+        await idle(tmp_path)
+        calls = [call.method for call in slack.calls()]
+    assert calls == ["auth.test", "apps.connections.open", "chat.postMessage"]

@@ -272,12 +272,14 @@ class SlackBot:
         return found
 
     async def _sweep(self, web: Web) -> None:
-        """Cards that others have decided or nobody, conversations of processes that are gone, and their attempts."""
+        """Cards that others have decided or nobody, conversations of processes that are gone, their attempts, and what
+        sessions show."""
         among, last = f"slack:{web.team}:", 0.0
         while True:
             try:
                 if await self._agent.journal.write(lambda tx: tx.bury(among)):
                     self._worker.wake("", "")
+                await web.catch_up()
                 if time.monotonic() - last >= self._settings.slack_sweep:
                     last = time.monotonic()
                     await self._agent.gate.sweep()

@@ -65,8 +65,8 @@ def _notice(blocks: Sequence[Block], words: Words) -> str:
 class Answer:
     """One turn's answer. `stopped` is set where a person pressed Slack's stop button and its stream says so.
 
-    One that isn't `live` is shown at its end only: of a turn that another process began. `suspended`: the thread's
-    session waited for a decision.
+    One that isn't `live` is shown at its end only: of a turn that another process began. `busy`: the thread's session
+    may be anything but active, of a decision that was waited for or of a turn that was begun before.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Answer:
         reader: str,
         words: Words,
         live: bool = True,
-        suspended: bool = False,
+        busy: bool = False,
     ) -> None:
         self._web, self._posts, self._journal = web, posts, journal
         self._thread, self._key, self._reader, self._words = thread, key, reader, words
@@ -92,8 +92,9 @@ class Answer:
         self._state: Literal["new", "streaming", "whole"] = "new"
         """`whole`: the message is written as a whole from here on."""
         self._length = 0
-        self._busy = suspended
-        """Whether the thread's session is anything but active."""
+        self.busy = web.take_over(thread) or busy
+        self._processing = False
+        """Whether the thread's session shows that something runs, with a button to stop it."""
         self._tasks: dict[str, str] = {}
         self._flow = asyncio.create_task(self._run())
 
@@ -131,7 +132,7 @@ class Answer:
 
     async def _run(self) -> None:
         await self._wait(GRACE)
-        if not self._pending and not self._ending.is_set():
+        if not (self._live and self._pending) and not self._ending.is_set():
             # It begins to think: from here on there is a stop button.
             await self._status("processing")
         while self._live and not self._ending.is_set():
@@ -147,6 +148,9 @@ class Answer:
                     self._state = "whole"
             except SlackUnsure:
                 self._state = "whole"
+            if self._state == "whole" and not self._processing and not self._ending.is_set():
+                # The button comes with a stream, and there is none.
+                await self._status("processing")
             await self._wait(SLOW_PAUSE if self._state == "whole" else PAUSE)
 
     async def _until_fresh(self) -> bool:
@@ -193,7 +197,8 @@ class Answer:
             recipient_user_id=self._reader,
             chunks=sent,
         )
-        self._ts, self._state, self._busy = str(answer["ts"]), "streaming", True
+        self._ts, self._state = str(answer["ts"]), "streaming"
+        self.busy = self._processing = True
         ts = self._ts
         await self._journal.write(lambda tx: tx.posted(self._post(0).key, ts))
 
@@ -221,8 +226,9 @@ class Answer:
         )
 
     async def _status(self, status: str) -> None:
+        self._processing = status == "processing"
+        self.busy = status != "active"
         await self._web.set_status(self._thread, status)
-        self._busy = status != "active"
 
     def _post(self, number: int) -> Post:
         key = reply_key(self._key) + (f"/{number}" if number else "")
@@ -248,7 +254,7 @@ class Answer:
             with contextlib.suppress(SlackRefused, SlackUnsure):
                 await self._stop_stream(status)
         await self._write(made, settled=True)
-        if self._busy or status == "suspended":
+        if self.busy or status == "suspended":
             await self._status(status)
 
     async def quiet(self) -> None:

@@ -16,6 +16,10 @@ TIMEOUT = 15.0
 """Seconds for an answer of Slack's."""
 STATUS_WITHIN = 3.0
 """Seconds that a thread's status is worth."""
+STATUS_FOR = 3600.0
+"""Seconds for which one is tried again; Slack itself takes back after an hour that a session is processing."""
+_STATUS_PAUSE = 60.0
+"""Seconds at most between two tries."""
 PATIENCE = 120.0
 """Seconds that a call waits in all where Slack says that there are too many."""
 _REPEATABLE = {
@@ -60,6 +64,16 @@ class Thread:
         return cls(*parts[1:]) if len(parts) == 4 and parts[0] == "slack" and parts[3] else None
 
 
+@dataclass(slots=True)
+class _Owed:
+    """A status that Slack didn't take when it was due."""
+
+    status: str
+    due: float
+    until: float
+    pause: float = 1.0
+
+
 class Web:
     """One workspace's Web API. After `open` it knows who the bot is there; raises SlackRefused or SlackUnsure."""
 
@@ -67,6 +81,7 @@ class Web:
         self._token, self._url = token, url if url.endswith("/") else url + "/"
         self.team = self.bot_user = self.bot_id = ""
         self._busy_until: dict[str, float] = {}
+        self._owed: dict[Thread, _Owed] = {}
 
     async def open(self) -> None:
         import aiohttp
@@ -145,11 +160,46 @@ class Web:
         return SlackUnsure(f"{method}: {status} {error}") if error in _UNSURE else SlackRefused(method, error)
 
     async def set_status(self, thread: Thread, status: str) -> None:
-        """The session of a thread: active, processing (with a stop button) or suspended. Best effort: an ornament."""
+        """The session of a thread: active, processing (with a stop button) or suspended.
+
+        Best effort, for it is an ornament; but what is to stay is tried again by `catch_up`.
+        """
+        self._owed.pop(thread, None)
+        wait = await self._try_status(thread, status)
+        if wait is not None and status != "processing":
+            now = asyncio.get_running_loop().time()
+            self._owed[thread] = _Owed(status, now + wait, now + STATUS_FOR)
+
+    async def _try_status(self, thread: Thread, status: str) -> float | None:
+        """None where nothing is left to do, else seconds after which to try again."""
         where = {"channel_id": thread.channel, "thread_ts": thread.ts}
-        with contextlib.suppress(SlackRefused, SlackUnsure, TimeoutError):
+        try:
             async with asyncio.timeout(STATUS_WITHIN):
                 await self._once("agents.sessions.setStatus", {**where, "status": status})
+        except SlackRefused as refused:
+            return refused.retry_after
+        except (SlackUnsure, TimeoutError):
+            return 1.0
+        return None
+
+    def take_over(self, thread: Thread) -> bool:
+        """A turn begins in a thread. True where Slack still has to be told how the one before it ended."""
+        return self._owed.pop(thread, None) is not None
+
+    async def catch_up(self) -> None:
+        """What set_status couldn't do, until the first one that fails again: the others would too."""
+        now = asyncio.get_running_loop().time()
+        for thread, owed in [(thread, owed) for thread, owed in self._owed.items() if owed.due <= now]:
+            wait = await self._try_status(thread, owed.status)
+            if self._owed.get(thread) is not owed:
+                # A turn has begun there meanwhile.
+                continue
+            if wait is None or now > owed.until:
+                del self._owed[thread]
+                continue
+            owed.pause = min(_STATUS_PAUSE, 2 * owed.pause)
+            owed.due = now + max(wait, owed.pause)
+            return
 
     async def tell(self, user: str, thread: Thread | None, text: str) -> None:
         """To one person alone; where that isn't possible in the thread, in the conversation with the bot."""

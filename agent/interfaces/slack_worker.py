@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_core import from_json
 
@@ -172,7 +172,10 @@ class Worker:
                 self._failures.pop(lost.id, None)
                 log.error("%s is given up: %s", lost.key, error)
                 who, words = str(lost.body["by"][1]).rpartition("/")[2], self._words(str(lost.body.get("text", "")))
-                await self._web.tell(who, Thread.of(conversation), words.say("bot.given_up"))
+                thread = Thread.of(conversation)
+                await self._web.tell(who, thread, words.say("bot.given_up"))
+                if thread is not None:
+                    await self._web.set_status(thread, await self._standing(conversation))
 
     # One item.
 
@@ -231,8 +234,8 @@ class Worker:
             "note": self._note,
             "card": self._card,
             "home": self._home,
+            "stop": self._stop,
         }
-        # A stop that nothing runs for any more has nothing to do.
         if (job := kinds.get(work.item.kind)) is not None:
             await job(work)
         await self._finish(work)
@@ -246,6 +249,7 @@ class Worker:
             tx.release(work.conversation, work.owner)
 
         await self._agent.journal.write(end)
+        self._failures.pop(work.item.id, None)
 
     async def _message(self, work: Work) -> None:
         assert work.thread is not None
@@ -269,6 +273,20 @@ class Worker:
 
     async def _home(self, work: Work) -> None:
         await self._cards.publish_home(str(work.item.body["user"]))
+
+    async def _stop(self, work: Work) -> None:
+        """Nothing runs that it could stop, whatever the thread's session shows: that is put right."""
+        assert work.thread is not None
+        await self._web.set_status(work.thread, await self._standing(work.conversation))
+
+    async def _standing(self, conversation: str) -> Literal["active", "suspended"]:
+        """What a thread's session is while nothing runs in it."""
+
+        def look(tx: Transaction) -> bool:
+            waiting = tx.approvals(conversation=conversation, states=("pending",))
+            return any(one.expires_at > tx.now() for one in waiting)
+
+        return "suspended" if await self._agent.journal.read(look) else "active"
 
     async def _decision(self, work: Work) -> None:
         assert work.thread is not None
@@ -350,7 +368,7 @@ class Worker:
             reader=reader,
             words=words,
             live=not work.begun,
-            suspended=work.item.kind != "message",
+            busy=work.item.kind != "message" or work.begun or work.item.id in self._failures,
         )
         shown = Shown()
         try:
@@ -368,7 +386,10 @@ class Worker:
                 answer.state(f"{shown.failed.message}\n{shown.failed.hint}", False)
             if stopped:
                 answer.state(words.say("bot.stopped"), False)
-            await answer.end("suspended" if shown.asked else "active")
+            await answer.quiet()
+            # Of one that never left what it was nothing is looked up.
+            look = answer.busy or bool(shown.asked)
+            await answer.end(await self._standing(work.conversation) if look else "active")
         finally:
             await answer.quiet()
         await self._cards.ask_all(thread, words.language)
@@ -410,8 +431,7 @@ class Worker:
         self, work: Work, thread: Thread, answer: Answer, shown: Shown, stopped: bool, words: Words
     ) -> None:
         failed, approval = shown.failed, str(work.item.body["approval"])
-        current = await self._agent.journal.read(lambda tx: tx.approval(approval))
-        await answer.end("suspended" if current is not None and current.state == "pending" else "active")
+        await answer.end(await self._standing(work.conversation))
         await self._cards.judged(work.item.id, approval)
         if failed is not None or stopped:
             text = f"{failed.message} {failed.hint}" if failed else words.say("bot.stopped")
