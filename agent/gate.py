@@ -456,9 +456,9 @@ class Gate:
         both = all(fits(deciders, by.kind, by.id, by.groups) for deciders in (approval.deciders, rule.deciders))
         # Whoever asked may always take it back.
         if not both and (approve or not own):
-            maybe = (*by.groups, *by.unread)
-            either = all(fits(deciders, by.kind, by.id, maybe) for deciders in (approval.deciders, rule.deciders))
-            return DecisionRefused("unread" if either else "not_entitled", approval=approval.id)
+            maybe = replace(by, groups=(*by.groups, *by.unread), unread=())
+            unsure = by.unread and self.entitled(approval, maybe, approve=approve) is None
+            return DecisionRefused("unread" if unsure else "not_entitled", approval=approval.id)
         if approve and own and not (approval.own and rule.own):
             return DecisionRefused("own_send", approval=approval.id)
         return None
