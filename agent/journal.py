@@ -623,7 +623,8 @@ def _decides(conversation: Any) -> sa.ColumnElement[bool]:
 def _reminded() -> sa.Exists:
     """Whether those who may decide an approval have been reminded."""
     reminder = _post.alias("reminder")
-    return sa.exists().where(reminder.c.key == sa.literal("remind:") + _approval.c.id)
+    posted = (reminder.c.key == sa.literal("remind:") + _approval.c.id) & reminder.c.ts.is_not(None)
+    return sa.exists().where(posted)
 
 
 class Journal:

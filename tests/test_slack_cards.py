@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from agent.interfaces.slack_manifest import manifest
 from agent.prompts import words
 from agent.tables import approval
 from tests.fakeslack import BOT_USER, FakeSlack, Message, Reader, Said, check_view, elements
-from tests.slackbot import ModelServer, cards, gated, idle, last_words, running, sql, tool_answers
+from tests.slackbot import ModelServer, answers, cards, gated, idle, last_words, running, sql, tool_answers
 from tests.support import CITA, ENCUESTA
 from tests.test_slack_blocks import asked
 
@@ -260,3 +261,65 @@ def test_the_home_tab_has_room_for_what_waits_for_others(mine: int) -> None:
     assert [int(n) for n in re.findall(r"and (\d+) more", told)] == [
         left for left in (mine - 15, 40 - max(0, 15 - mine), 25) if left > 0
     ]
+
+
+# Reminders, and cards beside each other.
+
+
+def reminders(slack: FakeSlack, said: Said) -> list[Message]:
+    return [m for m in answers(slack, said.thread_ts) if "still waits" in slack.text(m.ts)]
+
+
+HICCUPS = {
+    "unavailable": {"status": 503},
+    "too many": {"status": 429},
+    "refused": {"error": "restricted_action"},
+    "no answer": {"drop": True},
+    "done without an answer": {"drop": True, "processed": True},
+    "done with an error": {"error": "internal_error", "processed": True},
+}
+
+
+@pytest.mark.parametrize("how", HICCUPS.values(), ids=HICCUPS)
+async def test_a_reminder_that_slack_did_not_take_is_tried_again(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer, how: dict[str, Any]
+) -> None:
+    """And one that it took without saying so isn't. What streams in the thread meanwhile stays what it is."""
+    ana = slack.add_user("ana")
+    async with running(slack, tmp_path, settings={**model.settings, "APPROVAL_TTL": "6"}) as bot:
+        said = await slack.say(ana, "remove")
+        card = await card_of(slack, said)
+        await idle(tmp_path)
+        nameless = slack.post(said.channel, BOT_USER, "a stream whose name nobody knows", thread_ts=said.thread_ts)
+        slack.fault("chat.postMessage", **how)
+        await slack.wait_for(lambda: "Expired" in slack.text(card.ts), 12)
+        assert len(reminders(slack, said)) == 1, bot.log()
+        assert slack.text(nameless.ts) == "a stream whose name nobody knows"
+        assert slack.faults[0].times == 0
+
+
+async def test_no_card_waits_for_what_slack_makes_another_wait_for(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer
+) -> None:
+    ana = slack.add_user("ana")
+    async with running(slack, tmp_path, settings={**model.settings, "APPROVAL_TTL": "4"}):
+        first, second = [await card_of(slack, await slack.say(ana, "remove")) for _ in range(2)]
+        await idle(tmp_path)
+        slack.fault("chat.postMessage", status=429, retry_after=60, times=100)
+        slack.fault("chat.update", status=429, retry_after=60)
+        # Neither for a reminder, nor for the first card.
+        await slack.wait_for(lambda: "Expired" in slack.text(second.ts), 10)
+        assert "Expired" not in slack.text(first.ts)
+
+
+async def test_what_somebody_has_pressed_reminds_nobody(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    ana, beto = slack.add_user("ana"), slack.add_user("beto")
+    async with running(slack, tmp_path, settings={**model.settings, "APPROVAL_TTL": "4", "SLACK_TURNS": "1"}):
+        said = await slack.say(ana, "remove")
+        card = await card_of(slack, said)
+        await idle(tmp_path)
+        await slack.say(beto, "slowly")
+        await slack.wait_for(lambda: len(model.requests) == 2)
+        await slack.click(ana, card.ts, "approval_approve", dialog=True)
+        await slack.wait_for(lambda: "Expired" in slack.text(card.ts), 10)
+        assert reminders(slack, said) == []

@@ -34,7 +34,11 @@ _UNSHOWN = 1.0
 _MOMENT = 0.3
 """Seconds in which a decision is mostly made, so that the card needn't say first that it waits."""
 _HOLD = 30.0
-"""Seconds for which nobody else changes a card while one process does."""
+"""Seconds for which nobody else changes a card, or reminds of it, while one process does."""
+_REMIND_WITHIN = 20.0
+"""Seconds for one try of a reminder, so that it is over while nobody else tries."""
+_REMIND_EVERY = 300.0
+"""Seconds between two tries of a reminder that Slack goes on refusing, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ class Cards:
     def __init__(self, agent: Agent, web: Web, posts: Posts, people: People) -> None:
         self._agent, self._web, self._posts, self._people = agent, web, posts, people
         self._judged: tuple[int, ...] = ()
+        self._looks: dict[str, asyncio.Task[None]] = {}
+        self._later: dict[str, tuple[int, float]] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def words(self, language: str) -> Words:
@@ -126,14 +132,30 @@ class Cards:
                 await self._refresh(post)
 
     async def sweep(self) -> list[str]:
-        """One look at every card that may have to change. Returns the conversations that lack a card."""
+        """One look at every card that may have to change, beside each other: none waits until Slack takes another one.
+        Returns the conversations that lack a card."""
         for post in await self._agent.journal.read(lambda tx: tx.stale_cards(f"slack:{self._web.team}:")):
-            try:
-                await self._refresh(post)
-                await self._remind(post)
-            except (SlackRefused, SlackUnsure, AgentError) as error:
-                log.warning("card %s: %s", post.key, error)
+            if post.key not in self._looks:
+                self._looks[post.key] = asyncio.create_task(self._look(post))
         return await self._agent.journal.write(self._missing)
+
+    async def _look(self, post: Post) -> None:
+        try:
+            await self._refresh(post)
+            await self._remind(post)
+        except (SlackRefused, SlackUnsure, AgentError) as error:
+            log.warning("card %s: %s", post.key, error)
+        except Exception:
+            # At the edge: whatever it is, the next look comes.
+            log.exception("card %s", post.key)
+        finally:
+            self._looks.pop(post.key, None)
+
+    async def aclose(self) -> None:
+        looks = list(self._looks.values())
+        for look in looks:
+            look.cancel()
+        await asyncio.gather(*looks, return_exceptions=True)
 
     def _missing(self, tx: Transaction) -> list[str]:
         """What asked elsewhere is posted by whoever has the thread."""
@@ -239,34 +261,60 @@ class Cards:
     # Reminding.
 
     async def _remind(self, post: Post) -> None:
-        """Once, when half of a card's time is over."""
-
-        def due(tx: Transaction) -> Face | None:
-            approval = tx.approval(str(post.approval))
-            if approval is None or approval.state != "pending":
-                return None
-            half = approval.requested_at + (approval.expires_at - approval.requested_at) / 2
-            if not half <= tx.now() <= approval.expires_at:
-                return None
-            # On record first: rather none than two.
-            key = f"remind:{approval.id}"
-            if tx.begin_post(Post(key, post.conversation, post.channel)) is not None:
-                return None
-            return Face(approval, WAITS, self.whom(tx, approval))
-
-        thread = Thread.of(post.conversation)
-        if thread is None or (face := await self._agent.journal.write(due)) is None:
+        """Once, when half of a card's time is over. What Slack did not take is tried again by a later look."""
+        key, owner, thread = f"remind:{post.approval}", make_owner(), Thread.of(post.conversation)
+        tries, not_before = self._later.get(key, (0, 0.0))
+        clock = asyncio.get_running_loop().time
+        if thread is None or clock() < not_before:
             return
+        found = await self._agent.journal.write(lambda tx: self._due(tx, post, key, owner))
+        if found is None:
+            return
+        (face, again), ts = found, None
+        try:
+            async with asyncio.timeout(_REMIND_WITHIN):
+                # Slack may have taken the one before without saying so.
+                ts = await self._posts.find(key, thread, streams=False) if again else None
+                ts = ts or await self._post_reminder(post, thread, key, face)
+            self._later.pop(key, None)
+        except (SlackRefused, SlackUnsure, TimeoutError) as error:
+            wait = max(2.0**tries, getattr(error, "retry_after", None) or 0.0)
+            self._later[key] = tries + 1, clock() + min(_REMIND_EVERY, wait)
+            log.warning("reminder %s: %s", key, error)
+        finally:
+
+            def end(tx: Transaction) -> None:
+                tx.unlock(f"slack {key}", owner)
+                if ts is not None:
+                    tx.posted(key, ts, settled=True)
+
+            await self._agent.journal.write(end)
+
+    def _due(self, tx: Transaction, post: Post, key: str, owner: str) -> tuple[Face, bool] | None:
+        """What to remind of now, with the right to do it, and whether somebody has begun with it before."""
+        approval, known = tx.approval(str(post.approval)), tx.post(key)
+        if approval is None or approval.state != "pending" or (known is not None and known.ts is not None):
+            return None
+        half = approval.requested_at + (approval.expires_at - approval.requested_at) / 2
+        state = self.state(tx, approval, post.language)
+        if not half <= tx.now() <= approval.expires_at or not state.open:
+            return None
+        if not tx.lock(f"slack {key}", owner, _HOLD):
+            return None
+        again = tx.begin_post(Post(key, post.conversation, post.channel)) is not None
+        return Face(approval, state, self.whom(tx, approval)), again
+
+    async def _post_reminder(self, post: Post, thread: Thread, key: str, face: Face) -> str:
         approval = face.approval
         words = self.words(post.language)
         asked = self._agent.asked(approval, words.language)
         who, when = people(face.whom, words), date(approval.expires_at, words)
         text = words.say("bot.reminder", who=who, when=when, headline=shown(asked.card.headline))
         line = words.say("bot.reminder", who=who, when=when, headline="").rstrip()
-        key = f"remind:{approval.id}"
         about = {"event_type": "campaign_agent", "event_payload": {"key": key}}
         answer = await self._web.call(
             "chat.postMessage",
+            patience=0,
             channel=post.channel,
             thread_ts=thread.ts,
             text=text,
@@ -274,7 +322,7 @@ class Cards:
             metadata=about,
             **QUIET,
         )
-        await self._agent.journal.write(lambda tx: tx.posted(key, str(answer["ts"]), settled=True))
+        return str(answer["ts"])
 
     # The Home tab.
 

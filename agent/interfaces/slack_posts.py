@@ -30,13 +30,16 @@ class Posts:
         return await self._journal.write(lambda tx: tx.begin_post(post))
 
     async def put(self, post: Post, thread: Thread, text: str, blocks: Sequence[Block], *, settled: bool = True) -> str:
-        """Posts a message, or makes the one that is there say this. Returns its `ts`."""
+        """Posts a message, or makes the one that is there say this; anew where somebody deleted it. Returns its `ts`."""
         known = await self.begin(post)
         ts = known and (known.ts or await self.find(post.key, thread))
         body: dict[str, Any] = {"channel": thread.channel, "text": text, "blocks": list(blocks) or None}
-        if ts:
-            await self.change(thread.channel, ts, text, blocks)
-        else:
+        if ts and not await self._changed(thread.channel, ts, text, blocks):
+            # What stands in its place may be there too, by a process that died before it was on record.
+            ts = await self.find(post.key, thread, streams=False)
+            if ts and not await self._changed(thread.channel, ts, text, blocks):
+                ts = None
+        if not ts:
             about = {"event_type": _ABOUT, "event_payload": {"key": post.key}}
             ts = await self._post(post.key, thread, {**body, **QUIET, "thread_ts": thread.ts, "metadata": about})
         found, shown = ts, post.shown
@@ -55,6 +58,16 @@ class Posts:
                     return ts
         raise AssertionError("the last try returns or raises")
 
+    async def _changed(self, channel: str, ts: str, text: str, blocks: Sequence[Block]) -> bool:
+        """False where the message is gone."""
+        try:
+            await self.change(channel, ts, text, blocks)
+        except SlackRefused as refused:
+            if refused.error != "message_not_found":
+                raise
+            return False
+        return True
+
     async def change(self, channel: str, ts: str, text: str, blocks: Sequence[Block]) -> None:
         message: dict[str, Any] = {"channel": channel, "ts": ts, "text": text, "blocks": list(blocks) or None}
         try:
@@ -66,10 +79,11 @@ class Posts:
             await self._web.call("chat.stopStream", channel=channel, ts=ts)
             await self._web.call("chat.update", **message)
 
-    async def find(self, key: str, thread: Thread) -> str | None:
+    async def find(self, key: str, thread: Thread, *, streams: bool = True) -> str | None:
         """The message of ours in a thread that `key` names, or that streams, which says of itself nothing.
 
-        Only one process at a time posts in a thread, so that what isn't on record is what was begun last.
+        Only one process at a time posts in a thread, so that what isn't on record is what was begun last. Whoever posts
+        beside that one looks for what is named alone, without `streams`.
         """
         known = await self._journal.read(lambda tx: tx.posts(conversation=thread.conversation))
         taken = {post.ts for post in known}
@@ -90,7 +104,7 @@ class Posts:
                 about = message.get("metadata") or {}
                 if about.get("event_payload", {}).get("key") == key:
                     return str(message["ts"])
-                if not about:
+                if streams and not about:
                     nameless = str(message["ts"])
             cursor = (page.get("response_metadata") or {}).get("next_cursor")
             if not cursor:

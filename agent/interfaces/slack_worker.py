@@ -115,6 +115,7 @@ class Worker:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._cards.aclose()
 
     async def _claim(self, owner: str) -> str | None:
         try:
