@@ -16,7 +16,7 @@ import pytest
 from agent.interfaces.slack_manifest import manifest
 from agent.prompts import words
 from tests.fakeslack import APP_TOKEN, BOT_TOKEN, FakeSlack, Said
-from tests.slackbot import BotProcess, ModelServer, answered, cards, idle, last_words, running
+from tests.slackbot import BotProcess, ModelServer, answered, answers, cards, idle, last_words, running
 from tests.support import ENCUESTA
 
 REMOVE = ("remove_campaign_audience_client", {"campaignId": ENCUESTA, "phoneNumber": "+525500100011"})
@@ -252,3 +252,73 @@ async def test_a_short_turn_is_one_call(slack: FakeSlack, tmp_path: Path, model:
         await idle(tmp_path)
         calls = [call.method for call in slack.calls()]
     assert calls == ["auth.test", "apps.connections.open", "chat.postMessage"]
+
+
+# What becomes of an answer.
+
+
+@pytest.mark.parametrize("error", ["token_revoked", "missing_scope", "account_inactive"])
+async def test_what_an_administrator_has_to_repair_loses_no_answer(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer, error: str
+) -> None:
+    """However often it was refused; and it is said in the log."""
+    ana = slack.add_user("ana")
+    async with running(slack, tmp_path, settings=model.settings) as bot:
+        slack.fault("*", error=error, times=10_000)
+        said = await slack.say(ana, "hello")
+        # Where others are given up after the third.
+        await slack.wait_for(lambda: bot.log().count(f"{error}. It is tried again until that is repaired") > 2, 15)
+        behind = await slack.say(ana, "behind", thread_ts=said.thread_ts)
+        slack.faults.clear()
+        assert await answered(slack, said.thread_ts, 2) == ["heard hello", "heard behind"]
+        assert slack.ephemerals(ana) == []
+    assert behind.deliveries[0].state == "acked"
+    assert len(model.requests) == 2
+
+
+async def deleted(slack: FakeSlack, user: str) -> Said:
+    """A turn under way whose message somebody deletes while it streams."""
+    said = await slack.say(user, "slowly")
+    (message,) = await slack.wait_for(lambda: answers(slack, said.thread_ts))
+    await slack.wait_for(lambda: message.text == "one ")
+    del slack.posted[message.channel, message.ts]
+    return said
+
+
+async def test_an_answer_whose_message_is_deleted_is_shown_whole(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer
+) -> None:
+    ana = slack.add_user("ana")
+    async with running(slack, tmp_path, settings=model.settings):
+        said = await deleted(slack, ana)
+        model.gate.set()
+        assert await answered(slack, said.thread_ts) == ["one two"]
+        await shows(slack, said, "active")
+        await slack.say(ana, "next", thread_ts=said.thread_ts)
+        assert await answered(slack, said.thread_ts, 2) == ["one two", "heard next"]
+
+
+async def test_and_once_where_the_process_dies_then(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    ana = slack.add_user("ana")
+    slack.fault("chat.postMessage", hang=60, processed=True)
+    async with running(slack, tmp_path, settings=model.settings) as bot:
+        said = await deleted(slack, ana)
+        model.gate.set()
+        await slack.wait_for(lambda: slack.calls("chat.postMessage"))
+        await bot.kill()
+    async with running(slack, tmp_path, settings=model.settings):
+        await slack.say(ana, "next", thread_ts=said.thread_ts)
+        assert await answered(slack, said.thread_ts, 2) == ["one two", "heard next"]
+
+
+async def test_in_a_thread_that_is_gone_there_is_silence(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    ana = slack.add_user("ana")
+    async with running(slack, tmp_path, settings=model.settings):
+        said = await deleted(slack, ana)
+        del slack.posted[said.channel, said.thread_ts]
+        model.gate.set()
+        await idle(tmp_path)
+        other = await slack.say(ana, "hello")
+        assert await answered(slack, other.thread_ts) == ["heard hello"]
+    assert slack.texts() == ["hello", "heard hello"]
+    assert slack.ephemerals(ana) == []

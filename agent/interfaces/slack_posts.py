@@ -30,7 +30,7 @@ class Posts:
         return await self._journal.write(lambda tx: tx.begin_post(post))
 
     async def put(self, post: Post, thread: Thread, text: str, blocks: Sequence[Block], *, settled: bool = True) -> str:
-        """Posts a message, or makes the one that is there say this; anew where somebody deleted it. Returns its `ts`."""
+        """Posts a message, or makes the one that is there say this, unless somebody deleted it. Returns its `ts`."""
         known = await self.begin(post)
         ts = known and (known.ts or await self.find(post.key, thread))
         body: dict[str, Any] = {"channel": thread.channel, "text": text, "blocks": list(blocks) or None}

@@ -29,6 +29,12 @@ _REPEATABLE = {
 """Methods that do the same when they are called twice. chat.postMessage isn't among them: it would post twice."""
 _READS = {"chat.getPermalink", "conversations.replies", "usergroups.users.list"}
 """Methods that take no JSON."""
+REPAIRABLE = {
+    "access_denied", "accesslimited", "account_inactive", "ekm_access_denied", "enterprise_is_restricted",
+    "invalid_auth", "missing_scope", "no_permission", "not_allowed_token_type", "not_authed", "org_login_required",
+    "team_access_not_granted", "team_added_to_org", "token_expired", "token_revoked", "two_factor_setup_required",
+}  # fmt: skip
+"""Slack's words for what is wrong with the app's token or rights and not with the call: administrators repair it."""
 _UNSURE = {"internal_error", "fatal_error", "request_timeout", "service_unavailable", "(no answer)"}
 _TRIES = 3
 
@@ -177,7 +183,7 @@ class Web:
             async with asyncio.timeout(STATUS_WITHIN):
                 await self._once("agents.sessions.setStatus", {**where, "status": status})
         except SlackRefused as refused:
-            return refused.retry_after
+            return 1.0 if refused.error in REPAIRABLE else refused.retry_after
         except (SlackUnsure, TimeoutError):
             return 1.0
         return None

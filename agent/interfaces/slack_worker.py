@@ -18,7 +18,7 @@ from agent.interfaces.slack_people import People
 from agent.interfaces.slack_posts import Posts
 from agent.interfaces.slack_stream import Answer, Part, reply_key
 from agent.interfaces.slack_text import section
-from agent.interfaces.slack_web import SlackRefused, SlackUnsure, Thread, Web
+from agent.interfaces.slack_web import REPAIRABLE, SlackRefused, SlackUnsure, Thread, Web
 from agent.journal import DECIDING, LEASE, Item, Post, Transaction, make_owner
 from agent.loop import Agent
 from agent.prompts import Words, guess_language
@@ -35,7 +35,9 @@ _TRIES = 3
 """How often something is tried that fails for any other reason: its thread waits for it."""
 WAITS = "⏸ "
 """Before what waits for a person, where nothing else was said."""
-_NOBODY = GONE | {"user_not_found", "thread_not_found", "account_inactive", "user_not_in_channel"}
+_NO_THREAD = {"message_not_found", "thread_not_found"}
+"""Slack's words for a thread that somebody deleted."""
+_NOBODY = GONE | _NO_THREAD | {"user_not_found", "user_not_in_channel"}
 """Slack's words for there being nobody to tell."""
 
 
@@ -149,9 +151,11 @@ class Worker:
 
     async def _put_off(self, conversation: str, owner: str, error: Exception) -> None:
         """Tried again later, with all that waits behind it; not for ever, and not where nobody is there to be told."""
-
+        refusal = error.error if isinstance(error, SlackRefused) else ""
         passes = isinstance(error, (SlackUnsure, AgentError)) or getattr(error, "retry_after", None) is not None
-        nobody = isinstance(error, SlackRefused) and error.error in _NOBODY
+        passes, nobody = passes or refusal in REPAIRABLE, refusal in _NOBODY
+        if refusal in REPAIRABLE:
+            log.error("Slack refuses what the app may do: %s. It is tried again until that is repaired", refusal)
 
         def later(tx: Transaction) -> Item | None:
             """The item that is given up, if it is."""
@@ -172,11 +176,15 @@ class Worker:
             if lost is not None:
                 self._failures.pop(lost.id, None)
                 log.error("%s is given up: %s", lost.key, error)
-                who, words = str(lost.body["by"][1]).rpartition("/")[2], self._words(str(lost.body.get("text", "")))
-                thread = Thread.of(conversation)
-                await self._web.tell(who, thread, words.say("bot.given_up"))
-                if thread is not None:
-                    await self._web.set_status(thread, await self._standing(conversation))
+                if refusal not in _NO_THREAD:
+                    await self._give_up(lost)
+
+    async def _give_up(self, lost: Item) -> None:
+        who, words = str(lost.body["by"][1]).rpartition("/")[2], self._words(str(lost.body.get("text", "")))
+        thread = Thread.of(lost.conversation)
+        await self._web.tell(who, thread, words.say("bot.given_up"))
+        if thread is not None:
+            await self._web.set_status(thread, await self._standing(lost.conversation))
 
     # One item.
 
