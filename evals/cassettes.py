@@ -32,9 +32,19 @@ CASSETTES = ROOT / "cassettes"
 REPLAY_URL = URI.removesuffix("/chat/completions")
 LARGEST = 150_000
 """Bytes of one recording."""
-PHONES = re.compile(r"(?<![0-9A-Za-z])\+?52[0-9]{10,11}(?![0-9A-Za-z])")
+PHONES = re.compile(
+    r"(?<![0-9A-Za-z])\+?52(?:[ .()-]{0,2}[0-9]){10,11}(?![0-9A-Za-z])"
+    r"|(?<![0-9A-Za-z+])(?:55|33|81)(?:[ -]?[0-9]){8}(?![0-9A-Za-z])"
+)
+"""Mexican numbers as people write them, with the country's code, or national ones of the three large cities."""
 INVENTED = re.compile(r"\+?521?(?:[0-9]{2}0010|[0-9]{3}00[12])[0-9]{4}")
 """Every Mexican number of the sandbox and of the cases is one of these, which nobody has."""
+_TOKEN = re.compile(
+    r"(?<![A-Za-z0-9])(?:EAA[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|AKIA[0-9A-Z]{16}"
+    r"|AIza[0-9A-Za-z_-]{30,}|gsk_[A-Za-z0-9]{20,}|hf_[A-Za-z0-9]{20,}|[prs]k_(?:live|test)_[A-Za-z0-9]{10,}"
+    r"|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,})"
+)
+"""Keys that other services give out: of Meta, GitHub, Amazon, Google, Groq, Hugging Face, Stripe, and signed tokens."""
 _MACHINE = re.compile(r"https?://(?:localhost|127\.|10\.|192\.168\.|\[)|(?<![\w.])/(?:home|root|work|Users|tmp)/")
 
 
@@ -258,12 +268,17 @@ def unfit(text: str, *, secret: str = "") -> list[str]:
     lines = []
     if (size := len(text.encode())) > LARGEST:
         lines.append(f"{size} bytes, more than {LARGEST}")
-    if without_keys(text) != text or (len(secret) >= 8 and secret in text):
+    if without_keys(text) != text or _TOKEN.search(text) or (len(secret) >= 8 and secret in text):
         lines.append("it holds a key")
-    real = [phone for phone in PHONES.findall(text) if not INVENTED.fullmatch(phone)]
+    real = [phone for phone in PHONES.findall(text) if not _is_invented(phone)]
     lines += [f"{phone} may be somebody's phone" for phone in sorted(set(real))]
     lines += [f"it names this machine: {found!r}" for found in sorted(set(_MACHINE.findall(text)))]
     return lines
+
+
+def _is_invented(phone: str) -> bool:
+    digits = re.sub(r"[^0-9]", "", phone)
+    return INVENTED.fullmatch(digits if len(digits) > 10 else f"52{digits}") is not None
 
 
 def _difference(error: Exception) -> str:

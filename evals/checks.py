@@ -229,7 +229,7 @@ def _over_asked(played: Played, taken: Sequence[Sequence[int]]) -> int:
     said = [number for number, turn in enumerate(case.turns, start=1) if isinstance(turn, Say)]
     asked = 0
     for number in said:
-        if number in {one.turn for one in case.expect.ask} or "?" not in played.trace.turn(number).text:
+        if number in {one.turn for one in case.expect.ask} or not _found(_ASKS, played.trace.turn(number).text):
             continue
         due = [
             want.times > sum(calls[at].turn <= number for at in found)

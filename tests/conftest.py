@@ -42,6 +42,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         SKIPPED.append(report.nodeid)
 
 
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """A file that skips itself whole has no tests to report of."""
+    if report.skipped:
+        SKIPPED.append(report.nodeid)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where CI counts on it, a test that was skipped has not passed."""

@@ -102,7 +102,9 @@ def _message(answer: Any, number: int) -> dict[str, Any]:
 def _chunks(message: dict[str, Any]) -> list[str]:
     """One delta for every few characters, as endpoints send them."""
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
-    deltas += [{"content": text} for text in message["content"] or ""]
+    text = message["content"] or ""
+    size = 1 + len(text) // 1_000
+    deltas += [{"content": text[start : start + size]} for start in range(0, len(text), size)]
     for at, call in enumerate(message.get("tool_calls") or []):
         whole = call["function"]["arguments"]
         deltas.append({"tool_calls": [{**call, "index": at, "function": {**call["function"], "arguments": ""}}]})
@@ -263,6 +265,11 @@ async def test_what_the_endpoint_refused_is_no_recording(tmp_path: Path, status:
     [
         ("La clave es sk-proj-abcdefgh12345678ijkl", "it holds a key"),
         (f"La clave es {KEY}", "it holds a key"),
+        ("Con ghp_abcdefghijklmnopqrstuvwx0123 entras", "it holds a key"),
+        ("EAAGm0PX4ZCpsBAKZCabcdefgh1234567890", "it holds a key"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmN", "it holds a key"),
+        ("Llama al +52 55 1234 5678", "+52 55 1234 5678 may be somebody's phone"),
+        ("Llama al 55-1234-5678", "55-1234-5678 may be somebody's phone"),
         ("Llama al +52 55 1234 5678, o sea 525512345678", "525512345678 may be somebody's phone"),
         ("Está en /home/ana/clientes.csv", "it names this machine"),
         ("x" * 160_000, "more than 150000"),
