@@ -323,3 +323,34 @@ async def test_what_somebody_has_pressed_reminds_nobody(slack: FakeSlack, tmp_pa
         await slack.click(ana, card.ts, "approval_approve", dialog=True)
         await slack.wait_for(lambda: "Expired" in slack.text(card.ts), 10)
         assert reminders(slack, said) == []
+
+
+# Who is called.
+
+
+async def test_where_nobody_is_named_the_card_and_its_reminder_say_who_may_not_decide(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer
+) -> None:
+    ana, beto = slack.add_user("ana"), slack.add_user("beto")
+    channel = slack.add_channel("promos", [ana, beto])
+    settings = {**model.settings, "SELF_APPROVE_UP_TO": "1", "TWO_APPROVERS_OVER": "1", "APPROVAL_TTL": "8"}
+    async with running(slack, tmp_path, settings=settings):
+        said = await slack.say(ana, f"<@{BOT_USER}> send", channel)
+        card = await card_of(slack, said)
+        assert "Somebody other than @ana: please decide." in slack.text(card.ts)
+        await slack.click(beto, card.ts, "approval_approve", dialog=True)
+        await slack.wait_for(lambda: "Somebody other than @beto @ana: please decide." in slack.text(card.ts))
+        (reminder,) = await slack.wait_for(lambda: reminders(slack, said), 10)
+        assert slack.text(reminder.ts).startswith("Somebody other than @beto @ana: this still waits for a decision")
+    assert gated(tmp_path) == []
+
+
+async def test_whom_slack_cannot_call_is_named_all_the_same(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer
+) -> None:
+    """Only somebody at a terminal may decide it."""
+    ana = slack.add_user("ana")
+    async with running(slack, tmp_path, settings={**model.settings, "APPROVERS": "*=os:4711"}):
+        card = await card_of(slack, await slack.say(ana, "remove"))
+        assert re.search(r"os:4711`?: please decide", slack.text(card.ts))
+        assert slack.mentioned(card.ts) == set()

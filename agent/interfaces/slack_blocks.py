@@ -18,6 +18,7 @@ from agent.interfaces.slack_text import (
     QUIET,
     UPDATE_LENGTH,
     Block,
+    callees,
     chunks,
     clip,
     context,
@@ -25,7 +26,6 @@ from agent.interfaces.slack_text import (
     heading,
     label,
     modal,
-    people,
     person,
     plain,
     safe_reply,
@@ -129,15 +129,22 @@ WAITS = CardState("pending", None, None, "")
 
 
 def card_message(
-    asked: ApprovalAsked, words: Words, *, mention: Sequence[str], state: CardState, note: str = ""
+    asked: ApprovalAsked,
+    words: Words,
+    *,
+    mention: Sequence[str],
+    state: CardState,
+    others: Sequence[str] = (),
+    note: str = "",
 ) -> Block:
     """`text` and `blocks` of the card, for chat.postMessage and chat.update alike.
 
-    `mention` are ids of those who may decide (`U…`, `S…`), who are called only while it waits; `note` is a line of the
-    program's own above everything, such as that this is the sandbox. Buttons are there only while they do something.
+    `mention` are ids of those who may decide (`U…`, `S…`), who are called only while it waits; where there is nobody to
+    name, anybody but `others` may. `note` is a line of the program's own above everything, such as that this is the
+    sandbox. Buttons are there only while they do something.
     """
     head = [*([context(shown(note))] if note else []), heading(asked.card.headline, words)]
-    foot = _status(asked, words, mention, state)
+    foot = _status(asked, words, callees(mention, others, words), state)
     taken = cost([*head, *foot, *_buttons(asked, words, state, cut=True)])
     # What is left out is one click away, as long as there is something to click.
     where = words.say("slack.details") if state.open else ""
@@ -158,17 +165,17 @@ def _notice(asked: ApprovalAsked, words: Words, state: CardState) -> str:
     return shown(clip(f"{asked.card.headline} · {told}", UPDATE_LENGTH - 100, words))
 
 
-def _status(asked: ApprovalAsked, words: Words, mention: Sequence[str], state: CardState) -> list[Block]:
+def _status(asked: ApprovalAsked, words: Words, called: str, state: CardState) -> list[Block]:
     """Who is to decide until when, or who did and how it ended."""
     ended = [section(clip(state.line, 2_000, words))] if state.line.strip() else []
     if state.state == "pending":
         first = [status(words.say("slack.first_of_two", **_decided(state, words)))] if state.by else []
-        called = [status(words.say("slack.decide", who=people(mention, words)))] if mention else []
+        call = [status(words.say("slack.decide", who=called))] if called else []
         if state.taken is not None:
             what, who, at = state.taken
-            called = [status(words.say(f"slack.taken_{what}", who=person(who), when=date(at, words)))]
+            call = [status(words.say(f"slack.taken_{what}", who=person(who), when=date(at, words)))]
         until = words.say("slack.expires", when=date(asked.expires_at, words), approval=shown(asked.id))
-        return [*ended, *first, *called, context(until)]
+        return [*ended, *first, *call, context(until)]
     return [status(_stands(state, words)), *ended, context(words.say("slack.approval", approval=shown(asked.id)))]
 
 

@@ -12,7 +12,7 @@ from agent.gate import Identity, Outcome
 from agent.interfaces.slack_blocks import WAITS, CardState, card_message, home_view
 from agent.interfaces.slack_people import People
 from agent.interfaces.slack_posts import Posts
-from agent.interfaces.slack_text import QUIET, date, people, section, shown, status
+from agent.interfaces.slack_text import QUIET, Block, callees, date, section, shown, status
 from agent.interfaces.slack_web import SlackRefused, SlackUnsure, Thread, Web
 from agent.journal import Approval, Decision, Post, Transaction, make_owner
 from agent.loop import Agent
@@ -42,12 +42,20 @@ _REMIND_EVERY = 300.0
 
 
 @dataclass(frozen=True, slots=True)
+class Called:
+    """Who is called to decide, by id. Where there is nobody to name: anybody but `others`."""
+
+    whom: Sequence[str] = ()
+    others: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Face:
     """What a card shows: an approval, how it stands, and who is called to decide."""
 
     approval: Approval
     state: CardState
-    whom: Sequence[str]
+    called: Called
 
     @property
     def name(self) -> str:
@@ -74,29 +82,39 @@ class Cards:
     def _note(self, words: Words) -> str:
         return words.say("screen.sandbox") if self._agent.settings.sandboxed else ""
 
-    def whom(self, tx: Transaction, approval: Approval) -> list[str]:
-        """Who is called to decide: those whom policy names, else whoever asked, where that is allowed."""
-        asked = requesters(approval.requested_by, approval.calls)
-        done = {decision.identity for decision in tx.decisions(approval.id)} | (set() if approval.own else asked)
+    def whom(self, tx: Transaction, approval: Approval) -> Called:
+        """Who is called to decide: those whom policy names, else whoever asked, where that is allowed; where that
+        leaves nobody to name, anybody but those who may not or have."""
+        asked = sorted(requesters(approval.requested_by, approval.calls))
+        done = [decision.identity for decision in tx.decisions(approval.id)] + ([] if approval.own else asked)
         called = named(approval.deciders) or [approval.requested_by]
-        slack = [who for who in called if who.startswith("slack") and who not in done]
-        return [who.rpartition(":")[2].rpartition("/")[2] for who in slack]
+        left = [who for who in called if who not in done]
+        # Slack can call its own; the others are there to be read.
+        whom = [who for who in left if who.startswith("slack")] or left
+        return Called(
+            [who.rpartition(":")[2].rpartition("/")[2] if who.startswith("slack") else who for who in whom],
+            list(dict.fromkeys(done)),
+        )
+
+    def _message(self, asked: ApprovalAsked, words: Words, called: Called, state: CardState) -> Block:
+        note = self._note(words)
+        return card_message(asked, words, mention=called.whom, others=called.others, state=state, note=note)
 
     # Posting.
 
     async def ask(self, asked: ApprovalAsked, thread: Thread, language: Language) -> None:
         """Posts a card, once. What has happened to it meanwhile is seen by the next look at it."""
 
-        def look(tx: Transaction) -> list[str] | None:
+        def look(tx: Transaction) -> Called | None:
             approval, known = tx.approval(asked.id), tx.post(f"card:{asked.id}")
             there = approval is None or (known is not None and known.ts is not None)
             return None if there else self.whom(tx, approval)  # type: ignore[arg-type]
 
-        whom = await self._agent.journal.read(look)
-        if whom is None:
+        called = await self._agent.journal.read(look)
+        if called is None:
             return
         words = self.words(language)
-        message = card_message(asked, words, mention=whom, state=WAITS, note=self._note(words))
+        message = self._message(asked, words, called, WAITS)
         post = Post(f"card:{asked.id}", thread.conversation, thread.channel, None, asked.id, "pending", language)
         await self._posts.put(post, thread, message["text"], message["blocks"], settled=False)
 
@@ -211,7 +229,7 @@ class Cards:
     async def _show(self, post: Post, face: Face) -> None:
         words = self.words(post.language)
         asked = self._agent.asked(face.approval, words.language)
-        message = card_message(asked, words, mention=face.whom, state=face.state, note=self._note(words))
+        message = self._message(asked, words, face.called, face.state)
         await self._posts.change(post.channel, str(post.ts), message["text"], message["blocks"])
 
     def state(self, tx: Transaction, approval: Approval, language: str) -> CardState:
@@ -254,7 +272,7 @@ class Cards:
         look = self._agent.journal.read
         post, approval, now = await look(lambda tx: (tx.post(key), tx.approval(approval_id), tx.now()))
         if approval is not None and post is not None and post.ts is not None:
-            await self._show(post, Face(approval, CardState("superseded", by, now, ""), []))
+            await self._show(post, Face(approval, CardState("superseded", by, now, ""), Called()))
             ts = post.ts
             await self._agent.journal.write(lambda tx: tx.posted(key, ts, settled=True))
 
@@ -308,7 +326,7 @@ class Cards:
         approval = face.approval
         words = self.words(post.language)
         asked = self._agent.asked(approval, words.language)
-        who, when = people(face.whom, words), date(approval.expires_at, words)
+        who, when = callees(face.called.whom, face.called.others, words), date(approval.expires_at, words)
         text = words.say("bot.reminder", who=who, when=when, headline=shown(asked.card.headline))
         line = words.say("bot.reminder", who=who, when=when, headline="").rstrip()
         about = {"event_type": "campaign_agent", "event_payload": {"key": key}}

@@ -96,6 +96,13 @@ def people(whom: Sequence[str], words: Words) -> str:
     return " ".join([*named[:_MENTIONS], *more])
 
 
+def callees(whom: Sequence[str], others: Sequence[str], words: Words) -> str:
+    """Who is called to decide; where there is nobody to name, anybody but others."""
+    if whom or not others:
+        return people(whom, words)
+    return words.say("slack.anybody_but", who=people(others, words))
+
+
 # Blocks.
 
 
