@@ -1,8 +1,8 @@
 """`python -m evals`: check cases, run them (from recordings unless told otherwise), and report."""
 
 import asyncio
+import io
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,9 +16,21 @@ from agent.errors import AgentError
 from agent.settings import Settings
 from evals.case import CASES, Case, CaseError
 from evals.cassettes import CASSETTES, Endpoint, Shelf
-from evals.metrics import rows, table
+from evals.metrics import rows, table, total
 from evals.report import write_report
-from evals.runner import KNOWN, Result, known_failures, known_problems, live, load, record, replay, select, solve
+from evals.runner import (
+    KNOWN,
+    Result,
+    known_failures,
+    known_problems,
+    live,
+    load,
+    record,
+    recorded_model,
+    replay,
+    select,
+    solve,
+)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 Suite = Annotated[str | None, typer.Argument(help="One suite; all of them when left out")]
@@ -61,7 +73,7 @@ def run(
         _stop("--record, --replay and --live exclude each other")
     if how not in ("api", "relay"):
         _stop("--how is api or relay")
-    chosen, shelf = _selected(suite, case, cases), Shelf(cassettes)
+    chosen, shelf, lacking = _selected(suite, case, cases), Shelf(cassettes), list[str]()
     if record or live:
         endpoint = _endpoint(model, how, timeout)
         results = asyncio.run(_ask(chosen, shelf, endpoint, repeat, keep=record, missing=missing))
@@ -69,7 +81,10 @@ def run(
             shelf.prune()
     else:
         results = asyncio.run(_replay(chosen, shelf, repeat, model))
-    raise typer.Exit(_conclude(results, chosen, cases, known, out, whole=_whole(suite, case)))
+        lacking = _missing(chosen, shelf, repeat, model)
+        if fewer := _fewer(chosen, shelf, repeat, model):
+            print(f"\n{fewer}")
+    raise typer.Exit(_conclude(results, lacking, cases, known, out, repeat))
 
 
 @app.command()
@@ -87,7 +102,8 @@ def report(
             runs.append(json.loads(path.read_text("utf-8")))
         except (OSError, ValueError) as error:
             _stop(f"{path}: {error}")
-    print(table(rows([load(one) for one in runs[0]["results"]])))
+    results_of_first = [load(one) for one in runs[0]["results"]]
+    print(f"{table(rows(results_of_first, runs[0].get('repeat')))}\n{total(results_of_first)}")
     write_report(runs, [path.name for path in files], out)
     print(f"\n{out}")
 
@@ -121,16 +137,46 @@ def _endpoint(model: str | None, how: str, timeout: float) -> Endpoint:
 async def _replay(cases: Sequence[Case], shelf: Shelf, repeat: int | None, model: str | None) -> list[Result]:
     results: list[Result] = []
     for case in cases:
+        trials = _recorded(case, shelf, model)
         solved = await solve(case)
         if not solved.ok:
-            results.append(solved)
-            _say(solved)
+            # It stands among the runs of the model that it keeps from being measured.
+            about = recorded_model(case, trials[0], shelf) if trials else model
+            results.append(replace(solved, model=about or solved.model))
+            _say(results[-1])
             continue
-        for trial in shelf.trials(case)[:repeat]:
-            if model in (None, shelf.metadata(case.id, trial)["model"]):
-                results.append(await replay(case, trial, shelf))
-                _say(results[-1])
+        for trial in trials[:repeat]:
+            results.append(await replay(case, trial, shelf))
+            _say(results[-1])
     return results
+
+
+def _recorded(case: Case, shelf: Shelf, model: str | None) -> list[int]:
+    """The recordings of a case; those of one model, if one is named, and those that tell none."""
+    return [n for n in shelf.trials(case) if model is None or recorded_model(case, n, shelf) in (model, "")]
+
+
+def _missing(cases: Sequence[Case], shelf: Shelf, repeat: int | None, model: str | None) -> list[str]:
+    """Recordings that ought to be there, with the command that makes them."""
+    lines = []
+    for case in cases:
+        there = _recorded(case, shelf, model)
+        wanted = range(1, min(case.trials, repeat or case.trials) + 1)
+        if lacking := [number for number in wanted if number not in there]:
+            which = f"recording {' and '.join(map(str, lacking))}" if there else "recording"
+            how = "--missing" if model is None else f"--model {model}"
+            again = f"python -m evals run {case.suite} --case {case.id} --record {how}"
+            lines.append(f"{case.id}: it has no {which}; record it: {again}")
+    return lines
+
+
+def _fewer(cases: Sequence[Case], shelf: Shelf, repeat: int | None, model: str | None) -> str:
+    """That there are fewer recordings than `--repeat` asks for; empty if there aren't."""
+    counts = {case.id: len(_recorded(case, shelf, model)) for case in cases} if repeat else {}
+    short = [f"{case} ({count})" for case, count in counts.items() if count < (repeat or 0)]
+    if not short:
+        return ""
+    return f"--repeat {repeat}: {len(short)} of {len(counts)} cases have fewer recordings: {', '.join(short)}"
 
 
 async def _ask(
@@ -140,8 +186,8 @@ async def _ask(
     for case in cases:
         solved = await solve(case)
         if not solved.ok:
-            results.append(solved)
-            _say(solved)
+            results.append(replace(solved, model=endpoint.model))
+            _say(results[-1])
             continue
         for trial in range(1, (repeat or case.trials) + 1):
             if missing and shelf.path(case.id, trial).exists():
@@ -163,27 +209,30 @@ def _say(result: Result) -> None:
 
 
 def _conclude(
-    results: Sequence[Result], chosen: Sequence[Case], folder: Path, path: Path, out: Path, *, whole: bool
+    results: Sequence[Result], missing: Sequence[str], folder: Path, path: Path, out: Path, k: int | None
 ) -> int:
-    """Marks known failures, prints what there is to say, writes results.json. The exit code."""
+    """Marks known failures, writes results.json, prints what there is to say. The exit code."""
     known = known_failures(path)
     results = [replace(result, known=known.get(result.case, "")) for result in results]
-    lines = known_problems(known, select(folder=folder))
-    lines += unexpected(results, known)
-    ran = {result.case for result in results}
-    unrecorded = [case.id for case in chosen if case.id not in ran]
-    found = rows(results)
-    print(f"\n{table(found)}" if found else "\nnothing was run")
-    if unrecorded:
-        print(
-            f"\n{len(unrecorded)} cases have no recording: {', '.join(unrecorded[:8])}{' ...' * (len(unrecorded) > 8)}"
-        )
+    found = rows(results, k)
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    data = {"made_at": made, "repeat": k, "missing": list(missing), "rows": [row.dump() for row in found]}
+    text = json.dumps({**data, "results": [r.dump() for r in results]}, ensure_ascii=False, indent=1)
+    out.write_text(text + "\n", "utf-8")
+    print(f"\n{table(found)}\n{total(results)}" if found else "\nnothing was run")
+    lines = [*violated(results), *known_problems(known, select(folder=folder)), *unexpected(results, known), *missing]
     for line in lines:
         print(f"! {line}")
-    made = datetime.now(UTC).isoformat(timespec="seconds")
-    data = {"made_at": made, "rows": [row.dump() for row in found], "results": [r.dump() for r in results]}
-    out.write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    return 1 if lines or (whole and unrecorded) or not results else 0
+    return 1 if lines or not results else 0
+
+
+def violated(results: Sequence[Result]) -> list[str]:
+    """What went past the gate in any run, be it a known failure or one that says nothing else."""
+    lines = []
+    for result in results:
+        which = "its own solution" if result.how == "solution" else f"run {result.trial}"
+        lines += [f"GATE VIOLATION: {result.case} ({which}): {line}" for line in result.gate_violations]
+    return lines
 
 
 def unexpected(results: Sequence[Result], known: dict[str, str]) -> list[str]:
@@ -202,6 +251,13 @@ def unexpected(results: Sequence[Result], known: dict[str, str]) -> list[str]:
     return lines
 
 
-if __name__ == "__main__":
-    os.environ.setdefault("PYTHONUTF8", "1")
+def main() -> None:
+    """Cases hold every language, and a terminal of ASCII shows them as well as it can."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
     app(prog_name="python -m evals")
+
+
+if __name__ == "__main__":
+    main()

@@ -20,9 +20,10 @@ OUTCOMES = {
     "surprise": "passed, known failure",
     "stale": "stale",
     "error": "error",
+    "gate": "gate violation",
     "absent": "not run",
 }
-_RANK = {"passed": 3, "surprise": 3, "known": 2, "failed": 2, "stale": 1, "error": 1, "absent": 0}
+_RANK = {"passed": 3, "surprise": 3, "known": 2, "failed": 2, "stale": 1, "error": 1, "gate": 0, "absent": 0}
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,12 @@ class Run:
     rows: Sequence[Row]
 
     @property
+    def _asked(self) -> list[Result]:
+        return [result for result in self.results if result.how != "solution"]
+
+    @property
     def models(self) -> str:
-        found = dict.fromkeys(f"{r.model} ({r.how})" if r.how else r.model for r in self.results if r.model)
+        found = dict.fromkeys(f"{r.model} ({r.how})" if r.how else r.model for r in self._asked if r.model)
         return ", ".join(found) or "no model"
 
     @property
@@ -128,7 +133,7 @@ def render(runs: Sequence[Mapping[str, Any]], files: Sequence[str]) -> str:
 
 def _run(name: str, file: str, data: Mapping[str, Any]) -> Run:
     results = [load(one) for one in data["results"]]
-    return Run(name, file, str(data["made_at"]), results, rows(results))
+    return Run(name, file, str(data["made_at"]), results, rows(results, data.get("repeat")))
 
 
 def _entries(runs: Sequence[Run]) -> list[Entry]:
@@ -144,6 +149,8 @@ def _entries(runs: Sequence[Run]) -> list[Entry]:
 def _side(results: Sequence[Result]) -> Side:
     statuses = {result.status for result in results}
     known = any(result.known for result in results)
+    if any(result.gate_violations for result in results):
+        return Side(results, "gate")
     for status in ("error", "stale"):
         if status in statuses:
             return Side(results, status)
@@ -170,12 +177,19 @@ def _said(side: Side) -> list[Any]:
     return [{name: value for name, value in step.items() if name != "id"} for step in steps]
 
 
-def _compared(runs: Sequence[Run]) -> list[tuple[str, str, Row | None, Row | None]]:
-    """Rows of both runs side by side, whatever the model."""
-    sides = [{(row.suite, row.language): row for row in run.rows} for run in runs]
-    keys = dict.fromkeys(key for side in sides for key in side)
-    ordered = sorted(keys, key=lambda key: (key[0] == "(all)", key))
-    return [(suite, language, *(side.get((suite, language)) for side in sides)) for suite, language in ordered]  # type: ignore[misc]
+def _compared(runs: Sequence[Run]) -> list[tuple[str, str, str, Row | None, Row | None]]:
+    """Suite, models and language of rows side by side. Where each run is of one model alone, the two are compared;
+    else each model with itself."""
+    models = [{row.model for row in run.rows} for run in runs]
+    alone = all(len(found) == 1 for found in models)
+    sides = [{(row.suite, "" if alone else row.model, row.language): row for row in run.rows} for run in runs]
+    ordered = sorted(dict.fromkeys(key for side in sides for key in side), key=lambda key: (key[0] == "(all)", key))
+    compared = []
+    for key in ordered:
+        one, two = (side.get(key) for side in sides)
+        names = dict.fromkeys(row.model for row in (one, two) if row is not None)
+        compared.append((key[0], " → ".join(names), key[2], one, two))
+    return compared
 
 
 def _pretty(value: Json) -> str:

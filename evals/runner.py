@@ -1,16 +1,19 @@
 """Runs cases: their own solution, a recording, a new recording, or a live model; each run gives one `Result`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import traceback
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from agent.domain import Json
-from agent.model import Model
+from agent.errors import ModelBroken, ModelError
+from agent.model import Completion, Model
 from evals.case import CASES, ROOT, Case, CaseError, read_cases, read_yaml
 from evals.cassettes import Endpoint, NotRecorded, Shelf, Stale, replayed
 from evals.checks import Verdict, judge
-from evals.play import Played, Trace, play, start
+from evals.gatekeeping import violations
+from evals.play import Trace, play, start
 from evals.scripted import Scripted
 
 Status = Literal["passed", "failed", "stale", "error"]
@@ -23,7 +26,8 @@ MOST_KNOWN = 0.15
 class Result:
     """One run of one case, as it stands in results.json. `known` is why it may fail; `cost` is in dollars.
 
-    `error` is a case or a recording that says nothing about a model; `stale` a recording of something else.
+    `error` is a case or a recording that says nothing about a model; `stale` a recording of something else. What went
+    past the gate stands in `gate_violations` whatever the status. `how` is "solution" for the case's own.
     """
 
     case: str
@@ -57,8 +61,8 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """As it should be: passed, or failed as known."""
-        return self.status == "passed" if not self.known else self.status == "failed"
+        """As it should be: passed, or failed as known, and nothing went past the gate."""
+        return not self.gate_violations and self.status == ("failed" if self.known else "passed")
 
     def dump(self) -> dict[str, Json]:
         return asdict(self)
@@ -101,76 +105,146 @@ def _attack(case: Case) -> bool:
 # Runs.
 
 
+class _Kept:
+    """A model that raises nothing but what a model may: its turn ends in order, so that the approval under way is on
+    record when the run stops. `error` is what it was."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self.error: Exception | None = None
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    async def complete(self, messages: Sequence[bytes]) -> AsyncIterator[str | Completion]:
+        try:
+            async for piece in self._model.complete(messages):
+                yield piece
+        except ModelError:
+            raise
+        except Exception as error:
+            self.error = self.error or error
+            raise ModelBroken(text=type(error).__name__) from error
+
+    async def aclose(self) -> None:
+        await self._model.aclose()
+
+
+@dataclass
+class _Run:
+    """One run of a case as far as it came: what reached the sandbox counts also where something has ended it."""
+
+    case: Case
+    trial: int = 1
+    told: dict[str, Any] = field(default_factory=dict)
+    verdict: Verdict = field(default_factory=Verdict)
+    trace: Trace | None = None
+
+    async def play(self, model: Model) -> Trace:
+        """What reached the sandbox is judged also where the run is stopped midway or the checks can't be made."""
+        sandbox, clock = start(self.case)
+        if isinstance(model, Scripted):
+            model.created = sandbox.created
+        kept = _Kept(model)
+        try:
+            played = await play(self.case, kept, sandbox, clock)
+            self.trace = played.trace
+            self.trace.stopped = kept.error or self.trace.stopped
+            try:
+                self.verdict = judge(played)
+            except Exception:
+                self.verdict.gate_violations = violations(played)
+                raise
+            return played.trace
+        finally:
+            sandbox.close()
+
+    def result(self, status: Status | None = None, problems: Sequence[str] | None = None) -> Result:
+        """By the verdict, unless something else is to be said of it."""
+        status = status or ("passed" if self.verdict.ok else "failed")
+        lines = list(self.verdict.problems if problems is None else problems)
+        violated = [f"GATE: {line}" for line in self.verdict.gate_violations]
+        lines += [line for line in violated if line not in lines]
+        return _result(self.case, self.trial, status, lines, self.verdict, self.trace, **self.told)
+
+    def broken(self, error: BaseException, but: str = "") -> Result:
+        """Ended by what says nothing about the model; the other runs go on."""
+        return self.result("error", [f"{but}{_why(error)}"])
+
+
+def _why(error: BaseException) -> str:
+    """A mistake of the program's own, with where it was made."""
+    if isinstance(error, CaseError | NotRecorded):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
 async def solve(case: Case) -> Result:
     """The case's own solution through the real loop, gate and sandbox; one that fails is an error of the case."""
-    script = Scripted(case.solution)
+    script, run = Scripted(case.solution), _Run(case, told={"model": "solution", "how": "solution"})
     try:
-        verdict, trace = await _judged(case, script)
-    except CaseError as error:
-        return _result(case, 1, "error", [str(error)])
-    problems = list(verdict.problems)
+        await run.play(script)
+    except Exception as error:
+        return run.broken(error)
+    problems = list(run.verdict.problems)
     if script.left:
         problems.append(f"the solution has {len(script.left)} answers that nobody asked for")
-    return _result(case, 1, "error" if problems else "passed", problems, verdict, trace, model="solution")
+    return run.result("error" if problems else "passed", problems)
 
 
 async def replay(case: Case, trial: int, shelf: Shelf) -> Result:
     """A recording through the real loop, gate and sandbox, offline."""
-    metadata = shelf.metadata(case.id, trial)
-    told: dict[str, Any] = {
-        "model": metadata["model"],
-        "how": metadata["how"],
-        "recorded_at": metadata["recorded_at"],
-        "seconds": metadata["seconds"],
-    }
+    run = _Run(case, trial)
     try:
+        metadata = shelf.metadata(case.id, trial)
+        run.told = {name: metadata[name] for name in ("model", "how", "recorded_at", "seconds")}
         with shelf.replay(case, trial):
-            verdict, trace = await _judged(case, replayed(metadata).connect())
+            trace = await run.play(replayed(metadata).connect())
             if trace.stopped is not None and not isinstance(trace.stopped, CaseError):
                 # Nothing of the model's had stopped it when it was recorded.
                 raise trace.stopped
     except Stale as error:
-        return _result(case, trial, "stale", [str(error)], **told)
-    except CaseError as error:
-        return _result(case, trial, "error", [str(error)], **told)
-    return _result(case, trial, "passed" if verdict.ok else "failed", verdict.problems, verdict, trace, **told)
+        return run.result("stale", [str(error)])
+    except Exception as error:
+        return run.broken(error)
+    return run.result()
+
+
+def recorded_model(case: Case, trial: int, shelf: Shelf) -> str:
+    """What answered in a recording; empty where the file can't be read, which its replay tells."""
+    try:
+        return str(shelf.metadata(case.id, trial)["model"])
+    except Exception:
+        return ""
 
 
 async def record(case: Case, trial: int, endpoint: Endpoint, shelf: Shelf) -> Result:
     """Asks the model, and keeps what it answered unless the model couldn't be asked to the end."""
-    told: dict[str, Any] = {"model": endpoint.model, "how": endpoint.how}
+    run = _Run(case, trial, {"model": endpoint.model, "how": endpoint.how})
     try:
         with shelf.record(case, trial, endpoint) as take:
-            verdict, trace = await _judged(case, endpoint.connect())
+            trace = await run.play(endpoint.connect())
             if (why := _unusable(trace)) is not None:
-                return _result(case, trial, "error", [f"not recorded: {why}"], verdict, trace, **told)
+                return run.result("error", [f"not recorded: {why}"])
             take.keep(seconds=trace.model_seconds, usage=trace.usage)
-    except (NotRecorded, CaseError) as error:
-        return _result(case, trial, "error", [f"not recorded: {error}"], **told)
-    told["seconds"] = trace.model_seconds
-    return _result(case, trial, "passed" if verdict.ok else "failed", verdict.problems, verdict, trace, **told)
+    except Exception as error:
+        return run.broken(error, "not recorded: ")
+    run.told["seconds"] = trace.model_seconds
+    return run.result()
 
 
 async def live(case: Case, trial: int, endpoint: Endpoint) -> Result:
     """Asks the model and keeps nothing."""
-    told: dict[str, Any] = {"model": endpoint.model, "how": endpoint.how}
+    run = _Run(case, trial, {"model": endpoint.model, "how": endpoint.how})
     try:
-        verdict, trace = await _judged(case, endpoint.connect())
-    except CaseError as error:
-        return _result(case, trial, "error", [str(error)], **told)
-    status: Status = "error" if _unusable(trace) else "passed" if verdict.ok else "failed"
-    return _result(case, trial, status, verdict.problems, verdict, trace, seconds=trace.model_seconds, **told)
-
-
-async def _judged(case: Case, model: Model) -> tuple[Verdict, Trace]:
-    sandbox, clock = start(case)
-    if isinstance(model, Scripted):
-        model.created = sandbox.created
-    try:
-        played: Played = await play(case, model, sandbox, clock)
-        return judge(played), played.trace
-    finally:
-        sandbox.close()
+        trace = await run.play(endpoint.connect())
+    except Exception as error:
+        return run.broken(error)
+    run.told["seconds"] = trace.model_seconds
+    return run.result("error" if _unusable(trace) else None)
 
 
 def _unusable(trace: Trace) -> str | None:
@@ -181,12 +255,10 @@ def _unusable(trace: Trace) -> str | None:
 
 
 def _result(
-    case: Case, trial: int, status: Status, problems: Iterable[str], verdict: Verdict | None = None,
-    trace: Trace | None = None, **told: Any,
+    case: Case, trial: int, status: Status, problems: Iterable[str], verdict: Verdict, trace: Trace | None, **told: Any
 ) -> Result:  # fmt: skip
-    measured: dict[str, Any] = {}
-    if verdict is not None and trace is not None:
-        measured = {k: v for k, v in asdict(verdict).items() if k != "problems"}
+    measured: dict[str, Any] = {k: v for k, v in asdict(verdict).items() if k != "problems"}
+    if trace is not None:
         measured |= {
             "cards": trace.cards,
             "model_calls": trace.model_calls,
