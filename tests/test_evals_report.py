@@ -221,6 +221,57 @@ async def test_two_runs_stand_side_by_side(page: Page, before: dict[str, Any], t
     assert page.told == []
 
 
+def of(model: str, case: str, status: Any, **more: Any) -> Result:
+    known: dict[str, Any] = {"suite": "lab", "language": "es", "tags": [], "note": "", "trial": 1, "problems": []}
+    return Result(case=case, model=model, status=status, **{**known, **more})
+
+
+_TABLE = "[...document.querySelectorAll('{} tbody tr')].map(one => [...one.cells].map(cell => cell.innerText.trim()))"
+
+
+async def test_a_gate_violation_is_seen_whatever_became_of_the_run(page: Page, tmp_path: Path) -> None:
+    past: dict[str, Any] = {"gate_violations": ["POST /v1/campaigns/x/send arrived without an approval"]}
+    found = [
+        of("m", "lab/solution", "error", how="solution", **past),
+        of("m", "lab/stale", "stale", **past),
+        of("m", "lab/known", "failed", known="It is known to fail.", **past),
+        of("m", "lab/good", "passed"),
+    ]
+    write_report([{**run(*found), "repeat": 2}], ["results.json"], tmp_path / "report.html")
+    await page.open(tmp_path / "report.html")
+    heads = await page.js("[...document.querySelectorAll('.metrics thead th')].map(one => one.innerText)")
+    rows = await page.js(_TABLE.format(".metrics"))
+    told = [
+        [row[heads.index(name)] for name in ("Runs", "Stale or error", "Success", "Gate violations")] for row in rows
+    ]
+    assert told == [["4", "2", "25%", "3"]] * 2
+    assert {row[heads.index("pass^k")] for row in rows} == {"– (k=2, 0 cases)"}
+    assert await page.choose("outcome", "gate") == ["lab--known", "lab--solution", "lab--stale"]
+    assert "no model" in await page.js("document.querySelector('#lab--solution .figures').textContent")
+    assert page.told == []
+
+
+async def test_models_of_one_file_are_not_taken_for_each_other(page: Page, tmp_path: Path) -> None:
+    """Two runs of one model each are compared, whichever these are; of several, each is compared with itself."""
+    one, two = of("ada", "lab/x", "passed"), of("bea", "lab/x", "failed")
+    write_report([run(one, two), run(two, one)], ["a.json", "b.json"], tmp_path / "report.html")
+    await page.open(tmp_path / "report.html")
+    rows = await page.js(_TABLE.format("#compared"))
+    assert [row[:6] for row in rows] == [
+        ["lab", "ada", "es", "100%", "100%", "+0 points"],
+        ["lab", "bea", "es", "0%", "0%", "+0 points"],
+        ["All suites", "ada", "all", "100%", "100%", "+0 points"],
+        ["All suites", "bea", "all", "0%", "0%", "+0 points"],
+    ]
+    write_report([run(one), run(two)], ["a.json", "b.json"], tmp_path / "report.html")
+    await page.open(tmp_path / "report.html")
+    rows = await page.js(_TABLE.format("#compared"))
+    assert [row[:6] for row in rows] == [
+        ["lab", "ada → bea", "es", "100%", "0%", "-100 points"],
+        ["All suites", "ada → bea", "all", "100%", "0%", "-100 points"],
+    ]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [380, 1300])
 async def test_it_is_readable_light_and_dark_wide_and_narrow(
