@@ -140,6 +140,7 @@ class Settings(BaseSettings):
     def read(cls) -> Self:
         """From the environment and `.env`. Raises UsageError naming the setting that is wrong, never its value."""
         try:
+            cls._no_strangers()
             return cls()
         except (OSError, ValueError) as error:
             if not isinstance(error, ValidationError):
@@ -150,6 +151,26 @@ class Settings(BaseSettings):
             raise UsageError(
                 "setting", setting=known, problem=str(first["msg"]).removeprefix("Value error, ")
             ) from None
+
+    @classmethod
+    def _no_strangers(cls) -> None:
+        """A limit whose name is misspelt is no limit. Raises UsageError."""
+        known = {
+            f"CAMPAIGN_AGENT_{name.upper()}" for name, field in cls.model_fields.items() if not field.validation_alias
+        }
+        file = Path(".env").read_text("utf-8") if Path(".env").is_file() else ""
+        written = re.findall(r"(?m)^\s*(?:export\s+)?([A-Za-z_]+)\s*=", file)
+        for name in map(str.upper, [*os.environ, *written]):
+            if name.startswith("CAMPAIGN_AGENT_") and name not in known:
+                import difflib
+
+                bare = name.removeprefix("CAMPAIGN_AGENT_")
+                near = [bare] if bare.lower() in cls.model_fields else difflib.get_close_matches(name, known, 1, 0.7)
+                problem = f"there is no such setting{f'; did you mean {near[0]}?' if near else ''}"
+                raise UsageError("setting", setting=name, problem=problem)
+        for name in written:
+            if name.upper() in _POLICY:
+                raise UsageError("setting", setting=name, problem=f"it must be written CAMPAIGN_AGENT_{name.upper()}")
 
     @property
     def sandboxed(self) -> bool:
@@ -194,6 +215,8 @@ class Settings(BaseSettings):
         return self.state_dir or Path.home() / ".campaign-agent"
 
 
+_POLICY = ("APPROVERS", "SELF_APPROVE_UP_TO", "TWO_APPROVERS_OVER", "APPROVAL_TTLS")
+"""Settings that stand in an .env without their prefix only by mistake."""
 _KEY_LIKE = re.compile(
     r"(?<![A-Za-z0-9])(?:pl_key_[A-Za-z0-9]+_[A-Za-z0-9_-]{6,}|sk-(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{16,}"
     r"|xox[a-z]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}|Bearer [A-Za-z0-9._~+/=-]{12,}|(?<=://)[^\s/:@]+:[^\s/@]+(?=@))"

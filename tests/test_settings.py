@@ -106,10 +106,31 @@ def test_the_environment_comes_before_dotenv(read: Environment) -> None:
     assert (settings.platica_workspace, settings.language) == ("ws_env", "es")
 
 
-def test_the_models_own_prefix_is_not_another_name_for_the_keys(read: Environment) -> None:
-    settings = read({"CAMPAIGN_AGENT_PLATICA_API_KEY": KEY, "CAMPAIGN_AGENT_OPENAI_API_KEY": "sk-1"})
-    assert settings.sandboxed
-    assert settings.offline
+STRANGERS = [
+    ("CAMPAIGN_AGENT_PLATICA_API_KEY", "did you mean PLATICA_API_KEY?"),
+    ("CAMPAIGN_AGENT_SELF_APPROVE_UPTO", "did you mean CAMPAIGN_AGENT_SELF_APPROVE_UP_TO?"),
+    ("campaign_agent_aprovers", "did you mean CAMPAIGN_AGENT_APPROVERS?"),
+    ("CAMPAIGN_AGENT_XYZ", "there is no such setting"),
+]
+
+
+@pytest.mark.parametrize(("name", "told"), STRANGERS)
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_a_name_that_is_none_is_told(read: Environment, name: str, told: str, place: str) -> None:
+    """A limit whose name is misspelt would be no limit."""
+    with pytest.raises(UsageError) as caught:
+        read({name: "hunter2secret"}) if place == "environment" else read({}, f"export {name}=hunter2secret\n")
+    assert caught.value.data["setting"] == name.upper()
+    assert told in caught.value.data["problem"]
+    assert "hunter2secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["APPROVERS", "SELF_APPROVE_UP_TO", "TWO_APPROVERS_OVER", "APPROVAL_TTLS"])
+def test_policy_without_its_prefix_is_told(read: Environment, name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read({}, f"{name}=5\n")
+    assert caught.value.data["problem"] == f"it must be written CAMPAIGN_AGENT_{name}"
+    assert read({}, "# APPROVERS=5\nOTHER=1\n").approvers == Settings.model_fields["approvers"].default
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -305,7 +305,7 @@ class Listeners:
             case blocks.CONFIRM_VIEW:
                 typed = read_confirm(given.values)
                 if self._agent.gate.unconfirmed(approval, typed) is not None:
-                    return {CONFIRM_BLOCK: card.words.say("card.type_wrong")}
+                    return {CONFIRM_BLOCK: card.words.say("bot.type_wrong")}
                 decision: dict[str, Json] = {"decision": "approve", "confirm": typed}
                 await self._decide(given.key, approval.id, given.who, decision, card.thread)
             case blocks.DENY_VIEW:
