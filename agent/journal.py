@@ -474,9 +474,12 @@ class Transaction:
         query = sa.select(_approval).where(waits & _approval.c.conversation.startswith(among) & ~there)
         return [_to_approval(row) for row in self._c.execute(query).mappings()]
 
-    def posted(self, key: str, ts: str, shown: str | None = None, *, settled: bool = False) -> None:
-        """What a message is known by, and what it shows."""
+    def posted(
+        self, key: str, ts: str, shown: str | None = None, *, settled: bool = False, channel: str | None = None
+    ) -> None:
+        """What a message is known by, and what it shows; `channel` where only Slack knew it."""
         values: dict[str, Any] = {"ts": ts, "settled_at": self.now() if settled else None}
+        values |= {} if channel is None else {"channel": channel}
         values |= {} if shown is None else {"shown": shown}
         self._c.execute(sa.update(_post).where(_post.c.key == key).values(**values))
 

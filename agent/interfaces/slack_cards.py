@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakValueDictionary
 
 from agent.errors import AgentError
@@ -117,6 +119,27 @@ class Cards:
         message = self._message(asked, words, called, WAITS)
         post = Post(f"card:{asked.id}", thread.conversation, thread.channel, None, asked.id, "pending", language)
         await self._posts.put(post, thread, message["text"], message["blocks"], settled=False)
+        await self._copy(asked, thread, called, message, language)
+
+    async def _copy(self, asked: ApprovalAsked, thread: Thread, called: Called, message: Block, language: str) -> None:
+        """The same card for whoever is called to decide and can't see the thread, in their own conversation with the
+        bot. Once at most: the Home tab has it too."""
+        if not thread.channel.startswith("D"):
+            return
+        approval = await self._agent.journal.read(lambda tx: tx.approval(asked.id))
+        asker = str(approval and approval.requested_by).rpartition("/")[2]
+        for user in [who for who in called.whom if re.fullmatch(r"[UW][A-Z0-9]+", who) and who != asker]:
+            post = Post(f"card:{asked.id}:{user}", thread.conversation, user, None, asked.id, "pending", language)
+            if await self._posts.begin(post) is not None:
+                continue
+            about = {"text": message["text"], "blocks": message["blocks"], **QUIET}
+            try:
+                answer = await self._web.call("chat.postMessage", channel=user, **about)
+            except (SlackRefused, SlackUnsure) as error:
+                log.warning("card %s: %s", post.key, error)
+                continue
+            ts, channel = str(answer["ts"]), str(answer["channel"])
+            await self._agent.journal.write(partial(Transaction.posted, key=post.key, ts=ts, channel=channel))
 
     async def ask_all(self, thread: Thread, language: Language) -> None:
         """Posts what waits in a thread and has no card yet: of what asked just now, or just before a crash."""
@@ -363,7 +386,7 @@ class Cards:
             [(self._agent.asked(one, words.language), state) for one, state in over],
             words,
             others=[self._agent.asked(one, words.language) for one in theirs],
-            links=await self._links([*waiting, *theirs][:15]),
+            links=await self._links([*waiting, *theirs][:15], user),
             note=self._note(words),
         )
         await self._web.call("views.publish", user_id=user, view=view)
@@ -373,11 +396,13 @@ class Cards:
         done = {made.identity for made in tx.decisions(approval.id)} | {item.by for item in tx.undecided(approval)}
         return who.key in done or self._agent.gate.entitled(approval, who, approve=True) is not None
 
-    async def _links(self, approvals: Sequence[Approval]) -> dict[str, str]:
+    async def _links(self, approvals: Sequence[Approval], user: str) -> dict[str, str]:
+        """Where a person finds each card: in their own conversation, if it was copied there."""
         found: dict[str, str] = {}
         for approval in approvals:
             posts = await self._agent.journal.read(lambda tx, id=approval.id: tx.posts(approval=id))  # type: ignore[misc]
-            for post in posts:
+            own = [post for post in posts if post.key.endswith(f":{user}")]
+            for post in own or posts:
                 if post.ts is None:
                     continue
                 try:

@@ -1,0 +1,67 @@
+"""Approvers who can't see the thread in which something asks: the card comes to them."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.interfaces.slack_manifest import manifest
+from agent.prompts import words
+from tests.fakeslack import FakeSlack
+from tests.slackbot import ModelServer, cards, gated, idle, last_words, running, tool_answers
+from tests.support import ENCUESTA
+
+REMOVE = ("remove_campaign_audience_client", {"campaignId": ENCUESTA, "phoneNumber": "+525500100011"})
+
+
+@pytest.fixture
+async def slack() -> AsyncIterator[FakeSlack]:
+    async with FakeSlack(manifest(words("en", "America/Mexico_City"))) as made:
+        yield made
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[ModelServer]:
+    def script(messages: list[dict[str, Any]]) -> Any:
+        if tool_answers(messages):
+            return ["over"]
+        return [REMOVE] if last_words(messages).startswith("remove") else ["hello"]
+
+    async with ModelServer(script) as server:
+        yield server
+
+
+async def test_what_asks_in_a_direct_message_comes_to_whoever_may_decide(
+    slack: FakeSlack, tmp_path: Path, model: ModelServer
+) -> None:
+    ana, beto, cora = (slack.add_user(name) for name in ("ana", "beto", "cora"))
+    policy = {"APPROVERS": f"remove_campaign_audience_client=slack:T0FAKE/{beto},slack:T0FAKE/{ana}"}
+    async with running(slack, tmp_path, settings={**model.settings, **policy}):
+        said = await slack.say(ana, "remove")
+        (there,) = await slack.wait_for(lambda: cards(slack, said.thread_ts))
+        (here,) = await slack.wait_for(lambda: slack.cards(slack.dm(beto)))
+        assert slack.text(here.ts) == slack.text(there.ts)
+        await slack.open_home(beto)
+        home = await slack.wait_for(lambda: slack.homes.get(beto))
+        assert here.ts.replace(".", "") in str(home["blocks"])
+        await slack.click(beto, here.ts, "approval_approve", dialog=True)
+        for card in (here, there):
+            await slack.wait_for(lambda card=card: "Done:" in slack.text(card.ts))
+            assert slack.buttons(card.ts) == []
+        await idle(tmp_path)
+        assert slack.messages(slack.dm(cora)) == []
+        assert len(slack.messages(slack.dm(beto))) == 1
+    assert len(gated(tmp_path)) == 1
+
+
+async def test_in_a_channel_nobody_gets_a_copy(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    ana, beto = slack.add_user("ana"), slack.add_user("beto")
+    channel = slack.add_channel("ventas", [ana, beto])
+    policy = {"APPROVERS": f"*=slack:T0FAKE/{beto}"}
+    async with running(slack, tmp_path, settings={**model.settings, **policy}):
+        said = await slack.say(ana, "<@U0FAKEBOT> remove", channel)
+        (card,) = await slack.wait_for(lambda: cards(slack, said.thread_ts))
+        assert slack.mentioned(card.ts) == {beto}
+        await idle(tmp_path)
+        assert slack.messages(slack.dm(beto)) == []
