@@ -258,6 +258,7 @@ Gate.propose = lets_pass
 main()
 """
 RAISES = OPEN.replace("approved =", "raise ValueError('ñandú') #")
+UNCHECKED = OPEN.replace("main()\n", "import evals.checks; evals.checks.check_state = None; main()")
 PHONE, OTHER = "525500100011", "525500100270"
 WRONGLY = [("remove_campaign_audience_client", {"campaignId": "cmpEncuestaSatisfac1", "phoneNumber": f"+{OTHER}"})]
 
@@ -274,10 +275,12 @@ def sabotaged(folder: Path, program: str, *words: str, **env: str) -> tuple[int,
     return made.returncode, made.stdout
 
 
-def test_what_a_solution_lets_past_the_gate_counts(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("program", [OPEN, UNCHECKED])
+def test_what_a_solution_lets_past_the_gate_counts(lab: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """Also where a check breaks."""
     with Served(ANSWERS * 2, monkeypatch):
         assert evals(lab, "run", "--record")[0] == 0
-    code, output = sabotaged(lab, OPEN.format(phone=PHONE), "run")
+    code, output = sabotaged(lab, program.format(phone=PHONE), "run")
     assert code == 1
     where = f"DELETE /v1/campaigns/cmpEncuestaSatisfac1/audience/{PHONE}"
     said = [line for line in output.splitlines() if line.startswith("! ")]
