@@ -55,6 +55,11 @@ class Policy:
         )
 
     @property
+    def approvers(self) -> Mapping[str, tuple[str, ...]]:
+        """By operation, "*" is every other one; without it, those are anybody's."""
+        return self._approvers
+
+    @property
     def groups(self) -> list[str]:
         """Slack's user groups that are named anywhere, whose members an interface has to know."""
         named = [who for given in self._approvers.values() for who in given]

@@ -65,3 +65,13 @@ async def test_in_a_channel_nobody_gets_a_copy(slack: FakeSlack, tmp_path: Path,
         assert slack.mentioned(card.ts) == {beto}
         await idle(tmp_path)
         assert slack.messages(slack.dm(beto)) == []
+
+
+async def test_the_start_says_who_may_decide(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    policy = {"APPROVERS": "send_campaign=slack:T0OTHER/U0BETO", "SELF_APPROVE_UP_TO": "0"}
+    async with running(slack, tmp_path, settings={**model.settings, **policy, "LANGUAGE": "en"}) as bot:
+        told = (
+            "send_campaign: slack:T0OTHER/U0BETO; everything else: anybody of this workspace. Own sends up to 0 people."
+        )
+        assert f"Who may decide: {told}\n" in bot.log()
+        assert "slack:T0OTHER/U0BETO, who is of another workspace than T0FAKE" in bot.log()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -21,6 +22,7 @@ from agent.interfaces.slack_posts import Posts
 from agent.interfaces.slack_web import SlackRefused, SlackUnsure, Web
 from agent.interfaces.slack_worker import POLL, Worker
 from agent.loop import Agent
+from agent.policy import of_workspace
 from agent.settings import Settings
 
 log = logging.getLogger("agent.slack")
@@ -239,8 +241,19 @@ class SlackBot:
             else:
                 url = await stack.enter_async_context(_listening(self._host, self._http, self._routes(app)))
                 told.append(f"events={url}{EVENTS_PATH}")
+            self._tell_policy(web.team)
             print(" ".join(["ready", *told, *health]), flush=True)
             await asyncio.Event().wait()
+
+    def _tell_policy(self, team: str) -> None:
+        """Who may decide what: a rule that was forgotten shows here, before anybody's click does."""
+        approvers, settings = self._agent.gate.policy.approvers, self._settings
+        rules = "; ".join(f"{tool}: {', '.join(who)}" for tool, who in approvers.items())
+        limits = {"own": settings.self_approve_up_to, "two": settings.two_approvers_over}
+        print(self._agent.words().say("bot.policy", rules=rules, open="*" not in approvers, **limits), file=sys.stderr)
+        for who in sorted({who for named in approvers.values() for who in named if who.startswith("slack:")}):
+            if not of_workspace(who.partition(":")[2], f"slack:{team}"):
+                log.warning("CAMPAIGN_AGENT_APPROVERS names %s, who is of another workspace than %s", who, team)
 
     def _routes(self, app: Any) -> Any:
         from starlette.applications import Starlette
