@@ -15,6 +15,7 @@ from agent.errors import ApiRefused
 from agent.journal import Attempt
 from agent.operations import (
     AddCampaignAudience,
+    Button,
     ClearCampaignAudience,
     CreateCampaign,
     DeleteCampaign,
@@ -149,6 +150,8 @@ class Previewer:
             )
         responder_id = send.responderAgentId or (channel.defaultAgentId if channel else None)
         responders = await self._readable(self._platica.responders()) if responder_id else None
+        if send.responderAgentId and isinstance(responders, list) and responder_id not in [r.id for r in responders]:
+            raise Hopeless("no_such_responder", responder=responder_id, known=[r.id for r in responders][:20])
         audience = await self._audience(send.campaignId, context)
         if audience.facts["size"] == 0:
             raise Hopeless("empty_audience", title=campaign.title)
@@ -167,7 +170,8 @@ class Previewer:
             "earlier": _earlier(context.earlier),
         }
         dates = max(1, len(facts["dates"]))
-        facts["messages"] = facts["audience"]["unique"] * dates
+        # The API writes to every member with a usable phone, to one person with two of them twice.
+        facts["messages"] = (facts["audience"]["unique"] + facts["audience"]["duplicates"]) * dates
         if self._settings.cost_per_message is not None:
             cost = round(facts["messages"] * self._settings.cost_per_message, 2)
             facts["cost"] = {"amount": cost, "currency": self._settings.cost_currency}
@@ -287,9 +291,6 @@ class Previewer:
         pressed = [p.text for b in (send.template.buttons if send.template else None) or [] for p in b.parameters or []]
         unfilled = re.compile(r"\{\{|\}\}|\{\w+\}|\[\w+\]")
         found += [Warning("braces_left", {"value": p}) for p in [*params, *pressed] if unfilled.search(p)]
-        for button in template.get("buttons") or []:
-            if _variables(button["url"] or "") and not button["values"]:
-                found.append(Warning("button_unfilled", {"button": button["text"], "url": button["url"]}))
         if not template["readable"]:
             found.append(Warning("template_unreadable", {"template": template["name"]}))
         elif template["status"] != "APPROVED":
@@ -452,7 +453,8 @@ def _template_facts(name: str, template: Any, send: SendCampaign) -> dict[str, J
         values = [parameter.text for parameter in (given.parameters if given else None) or []]
         extra = button.model_extra or {}
         text = (given.text if given else None) or button.text
-        shown.append({"type": button.type, "text": text, "url": button.url, "values": values, "more": extra})
+        url = fill(button.url, values) if button.url and values else button.url
+        shown.append({"type": button.type, "text": text, "url": url, "values": values, "more": extra})
     return {
         "name": name,
         "readable": True,
@@ -497,12 +499,24 @@ def _check_template(send: SendCampaign, template: Template) -> None:
     media = section.type if section else None
     if header != media:
         raise Hopeless("media_unlike_header", template=template.name, wanted=header or "-", given=media or "-")
-    for button in (section.buttons if section else None) or []:
+    _check_buttons((section.buttons if section else None) or [], template)
+
+
+def _check_buttons(given: Sequence[Button], template: Template) -> None:
+    """Only dynamic buttons are listed, each of them, with as many values as its address has variables."""
+    for button in given:
         if button.index >= len(template.buttons):
             raise Hopeless("no_such_button", index=button.index, count=len(template.buttons))
         kind = template.buttons[button.index].type.lower()
         if kind in _BUTTON_KINDS and button.sub_type not in _BUTTON_KINDS[kind]:
             raise Hopeless("button_kind", index=button.index, wanted=kind, given=button.sub_type)
+    values = {button.index: len(button.parameters or []) for button in given}
+    for index, known in enumerate(template.buttons):
+        wanted = _variables(known.url or "")
+        # What makes other kinds dynamic, their records don't show.
+        if (wanted or (known.type.lower() == "url" and index in values)) and values.get(index, 0) != wanted:
+            count = {"wanted": wanted, "given": values.get(index, 0)}
+            raise Hopeless("button_values", index=index, button=known.text, url=known.url, **count)
 
 
 def _variables(text: str) -> int:

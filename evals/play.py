@@ -229,11 +229,13 @@ class _Player:
         self._step("decision", decision=turn.decide, card=self._numbers[card.id], typed=typed, reason=turn.reason)
         after = len(self._sandbox.store.requests())
         decision = self._agent.decide(card.id, turn.decide, by=PERSON, confirm=typed, reason=turn.reason)
-        await self._hear(decision)
-        # A decision that was not accepted allows nothing.
-        if turn.decide == "approve" and not any(code.startswith("approval_") for code in self._now.errors):
-            until = len(self._sandbox.store.requests())
-            self._trace.grants.append(Grant(after, until, card.tool, _calls(card)))
+        try:
+            await self._hear(decision)
+        finally:
+            # A decision that was not accepted allows nothing; one that was does, however its turn ended.
+            if turn.decide == "approve" and not any(code.startswith("approval_") for code in self._now.errors):
+                until = len(self._sandbox.store.requests())
+                self._trace.grants.append(Grant(after, until, card.tool, _calls(card)))
 
     def _wrong(self, card: ApprovalAsked, turn: Decide) -> str | None:
         if card.tool != turn.tool:

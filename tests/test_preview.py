@@ -236,7 +236,45 @@ async def test_both_forms_of_one_mexican_number_are_one_recipient(world: World) 
     assert "duplicates" in codes(asked)
     audience = asked.preview["facts"]["audience"]
     assert (audience["size"], audience["unique"], audience["duplicates"]) == (120, 119, 1)
-    assert asked.preview["facts"]["messages"] == 119
+    # The API writes to both forms; what is counted, and what it costs, is what will be sent.
+    assert asked.preview["facts"]["messages"] == 120
+    await world.decide(asked.id, "approve", confirm="119")
+    assert len(world.store.outbox()) == 120
+
+
+def pressed(*values: str, index: int = 0, kind: str = "url") -> dict[str, Any]:
+    return {"index": index, "sub_type": kind, "parameters": [{"type": "text", "text": value} for value in values]}
+
+
+SURELY_WRONG = [
+    ({}, "button 0 of the template"),
+    ({"buttons": [pressed("a", "b")]}, "has 1 variables and 2 values were given"),
+    ({"buttons": [pressed("a")], "responderAgentId": "nobody"}, "there is no agent nobody to answer replies"),
+]
+
+
+@pytest.mark.parametrize(("more", "told"), SURELY_WRONG)
+async def test_what_the_api_is_sure_to_refuse_asks_nobody(world: World, more: dict[str, Any], told: str) -> None:
+    tool, arguments = send(PROMO, params=["a", "b", "c"], **{k: v for k, v in more.items() if k == "buttons"})
+    arguments |= {name: value for name, value in more.items() if name != "buttons"}
+    events = await world.say("go on", [(tool, arguments)])
+    (result,) = results(events)
+    assert (result.outcome, told in result.line) == ("refused", True), result.line
+    assert not cards(events)
+
+
+async def test_a_button_is_shown_with_the_address_that_it_will_have(world: World) -> None:
+    asked = card(await world.say("go on", [send(PROMO, params=["a", "b", "c"], buttons=[pressed("otono")])]))
+    assert "/menu/otono" in "\n".join(asked.card.lines())
+    assert "{{1}}" not in "\n".join(asked.card.lines())
+
+
+async def test_a_send_that_leaves_people_out_says_at_most(world: World) -> None:
+    few = {"sendToProblematic": False, "buttons": [pressed("x")]}
+    asked = card(await world.say("go on", [send(PROMO, params=["a", "b", "c"], **few)]))
+    lines = asked.card.lines()
+    assert "at most 119" in lines[0] or "a lo más 119" in lines[0]
+    assert any("at most 120" in line or "a lo más 120" in line for line in lines)
 
 
 async def test_phones_that_are_none_are_counted(world: World) -> None:

@@ -144,7 +144,7 @@ CLIENTS = [{"phoneNumber": f"+52559900{n:04d}", "name": f"Persona {n}"} for n in
 MENU = [{"index": 0, "sub_type": "url", "parameters": [{"type": "text", "text": "verano"}]}]
 SENDS: list[tuple[str, dict[str, Any]]] = [
     ("send_campaign", {"campaignId": CITA, "channelId": "wb-501", "template": {"params": ["a", "b"]}}),
-    ("send_campaign", {"campaignId": PROMO, "channelId": "wb-502", "responderAgentId": "agt_nobody",
+    ("send_campaign", {"campaignId": PROMO, "channelId": "wb-502", "responderAgentId": "agt_sofia",
                        "template": {"params": ["Ana", "{{2}}", "c"], "buttons": MENU, "sendToProblematic": False,
                                     "scheduledDates": ["2026-11-24T10:00:00Z", "2026-11-30T22:00:00-06:00"]}}),
     ("send_campaign", {"campaignId": "cmpBienvenidaNuevos1", "channelId": "wb-501",
