@@ -1,5 +1,7 @@
 """Approvers who can't see the thread in which something asks: the card comes to them."""
 
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 from agent.interfaces.slack_manifest import manifest
 from agent.prompts import words
 from tests.fakeslack import FakeSlack
-from tests.slackbot import ModelServer, cards, gated, idle, last_words, running, tool_answers
+from tests.slackbot import ModelServer, answered, cards, gated, idle, last_words, running, tool_answers
 from tests.support import ENCUESTA
 
 REMOVE = ("remove_campaign_audience_client", {"campaignId": ENCUESTA, "phoneNumber": "+525500100011"})
@@ -75,3 +77,22 @@ async def test_the_start_says_who_may_decide(slack: FakeSlack, tmp_path: Path, m
         )
         assert f"Who may decide: {told}\n" in bot.log()
         assert "slack:T0OTHER/U0BETO, who is of another workspace than T0FAKE" in bot.log()
+
+
+async def test_a_task_that_has_asked_is_over(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    """The card says how it goes on; nothing else in the thread seems to wait for ever."""
+    ana = slack.add_user("ana")
+    async with running(slack, tmp_path, settings={**model.settings, "LANGUAGE": "en"}):
+        await answered(slack, (await slack.say(ana, "hello")).thread_ts)
+        with contextlib.closing(sqlite3.connect(tmp_path / "home" / "sandbox.db")) as connection, connection:
+            columns = "(kind, seconds, times, method, path, exact)"
+            connection.execute(f"INSERT INTO fault {columns} VALUES ('delay', 0.8, 1, 'GET', '/v1/campaigns*', 0)")
+        said = await slack.say(ana, "remove")
+        await slack.wait_for(lambda: "[in_progress]" in slack.texts(thread_ts=said.thread_ts)[-1])
+        (card,) = await slack.wait_for(lambda: cards(slack, said.thread_ts))
+        await slack.click(ana, card.ts, "approval_approve", dialog=True)
+        await slack.wait_for(lambda: "Done:" in slack.text(card.ts))
+        await idle(tmp_path)
+        texts = slack.texts(thread_ts=said.thread_ts)
+        assert any(text.startswith("[complete] Asks for approval: ") for text in texts), texts
+        assert not [text for text in texts if "[pending]" in text or "[in_progress]" in text], texts

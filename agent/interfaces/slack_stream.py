@@ -118,7 +118,7 @@ class Answer:
         self.parts.append(Part("line", text))
         self._push({"type": "blocks", "blocks": [section(clip(text, 2_900, self._words))]})
 
-    def task(self, id: str, title: str, status: Literal["pending", "in_progress", "complete", "error"]) -> None:
+    def task(self, id: str, title: str, status: Literal["in_progress", "complete", "error"]) -> None:
         self._tasks[id] = title
         if status in ("complete", "error"):
             del self._tasks[id]
@@ -239,8 +239,11 @@ class Answer:
     async def end(self, status: Literal["active", "suspended"]) -> None:
         """The whole answer, as it stays; `status` is what the thread's session is then."""
         for id, title in list(self._tasks.items()):
-            # It waits for a person, or was stopped: nothing turns any more.
-            self.task(id, title, "pending")
+            # Nothing turns any more: it has asked, and the card says how it goes on, or it was stopped.
+            if status == "suspended":
+                self.task(id, self._words.say("bot.task_asks", title=title), "complete")
+            else:
+                self.task(id, title, "error")
         await self.quiet()
         made = pages(self.parts, self._words)
         if self._state == "streaming" and len(made) <= 1 and self._length <= STREAM_LENGTH:
