@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+_LABEL = re.compile(r"^(?:tel|cel|whatsapp)\.?:?\s*(?=[+(\d])", re.IGNORECASE)
+_CHAT_LINK = re.compile(r"^(?:https?://)?(?:www\.)?wa\.me/\+?(?=\d+/?$)", re.IGNORECASE)
 _MEXICAN_PREFIXES = re.compile(r"^(?:044|045|01)([0-9]{10})$")
 """Dialling prefixes that Mexico dropped in 2019 and that address books still hold."""
 
@@ -12,7 +14,12 @@ def to_e164(text: str, region: str = "MX") -> str:
 
     Raises ValueError, with words for whoever typed it. The form that was given is kept: +521 stays +521.
     """
-    written = re.sub(r"^(?:tel|whatsapp):", "", text.strip(), flags=re.IGNORECASE)
+    # Contact apps wrap what they copy in marks of direction, which nobody sees.
+    written = "".join(character for character in text if unicodedata.category(character) != "Cf").strip()
+    written = _CHAT_LINK.sub("+", _LABEL.sub("", written, count=1), count=1)
+    if re.fullmatch(r"\+?\d{7,}\.0", written):
+        # A spreadsheet's number, whose zero would pass for one more digit.
+        written = written.removesuffix(".0")
     if not re.fullmatch(r"\+?[\d()\s.\-\u2010-\u2015\u00a0/]+", written):
         raise ValueError(f"{text!r} is not a phone number; give country code and digits, like +525500100001")
     digits = "".join(str(unicodedata.digit(character)) for character in written if character.isdigit())
