@@ -40,6 +40,8 @@ from agent.transcript import BY_HAND, CALLED, First, Transcript, assistant_messa
 
 _KEEP = 256
 """Conversations whose messages stay in memory between turns."""
+_TURN = "turn"
+"""Who made an aside that no person's words have led to."""
 _BARE_ANSWERS = {
     "si", "no", "ok", "okay", "dale", "va", "claro", "adelante", "apruebo", "aprobado", "confirmo", "confirmado",
     "hazlo", "si por favor", "yes", "y", "n", "s", "yep", "yeah", "sure", "approve", "approved", "confirm", "confirmed",
@@ -327,16 +329,20 @@ class Agent:
                         else:
                             yield event
             except AgentError as error:
-                yield self._error(error, self.words_of(session))
+                failure = self._error(error, self.words_of(session))
+                yield failure
                 # Whoever has taken the conversation over goes on with what it holds.
                 taken_over = keeps and isinstance(error, SessionBusy)
-                raise _Ended(taken_over) from None
+                raise _Ended(taken_over, failure.message) from None
         except _Ended as ended:
-            over = () if ended.args[0] or hold else self._over(transcript, first, keeps, failed=True)
-            await self._release(session, owner, beat, transcript, failed=True, over=over)
-        except BaseException:
+            taken_over, told = ended.args
+            over = () if taken_over or hold else self._over(transcript, first, keeps, failed=True)
+            await self._release(session, owner, beat, transcript, failed=True, over=over, told=told)
+        except BaseException as error:
             over = () if hold else self._over(transcript, first, keeps, failed=False)
-            await self._release(session, owner, beat, transcript, failed=True, over=over)
+            stopped = isinstance(error, (asyncio.CancelledError, GeneratorExit)) and not keeps
+            told = self.words_of(session).say("screen.stopped") if stopped else ""
+            await self._release(session, owner, beat, transcript, failed=True, over=over, told=told)
             raise
         else:
             try:
@@ -356,9 +362,10 @@ class Agent:
         *,
         failed: bool,
         over: Sequence[str] = (),
+        told: str = "",
     ) -> None:
         """Stores what is left of the turn and gives the conversation up, in one commit. `over` are keys of messages
-        that failed or were stopped: whoever said them has been told."""
+        that failed or were stopped, `told` is what whoever said them has been told: it isn't gone on with."""
         if beat is not None:
             beat.cancel()
         if self._live.get(session) == owner:
@@ -372,6 +379,9 @@ class Agent:
         def end(tx: Transaction) -> None:
             transcript.save(session, tx)
             tx.finish([item.id for item in map(tx.item, over) if item is not None])
+            # Where the caller finishes, it is the caller who may begin again, too.
+            if told and transcript.hold is None and transcript.messages and tx.owner(session) == owner:
+                tx.append(session, [_end_of_turn(transcript, told)])
             if transcript.hold is None:
                 tx.release(session, owner)
 
@@ -519,9 +529,29 @@ class Agent:
                     raise
                 # It is of somebody else, who is told in its own time; whoever speaks now has their turn.
                 await self._postpone(session, transcript, item)
-        if not queue and transcript.messages and not _is_reply(transcript.messages[-1]):
-            async for event in self._think(session, transcript, by):
-                yield event
+        if queue or not transcript.messages or _is_reply(transcript.messages[-1]):
+            return
+        told = await self._told_of_end(session, transcript) if first is None else ""
+        rest = self._bring_to_end(session, transcript, by, told) if told else self._think(session, transcript, by)
+        async for event in rest:
+            yield event
+
+    async def _told_of_end(self, session: str, transcript: Transcript) -> str:
+        """What a person was told of the last turn, where they stopped it or it failed: nothing of it begins by itself.
+        Empty where a crash has interrupted it, or where a card of it waits."""
+        (last,) = await self.journal.read(lambda tx: tx.events(session, transcript.last - 1))
+        told = str(from_json(last.body)["answer"]) if last.kind == "aside" and last.by == _TURN else ""
+        return "" if told and await self._waiting(session) else told
+
+    async def _bring_to_end(
+        self, session: str, transcript: Transcript, by: Identity, told: str
+    ) -> AsyncGenerator[AgentEvent]:
+        """Answers the calls of a turn that is over: how what was begun has ended, and that the rest wasn't."""
+        if not transcript.open:
+            return
+        async for event in self._open_calls(session, transcript, by, moved_on=True):
+            yield event
+        transcript.add(_end_of_turn(transcript, told))
 
     async def _postpone(self, session: str, transcript: Transcript, item: Item) -> None:
         transcript.working = ""
@@ -1025,6 +1055,11 @@ def _told_of_change(outcome: Outcome, approval: Approval) -> Outcome:
     if not call.get("changed"):
         return outcome
     return replace(outcome, data={**outcome.data, "changed": call["arguments"]})
+
+
+def _end_of_turn(transcript: Transcript, told: str) -> Event:
+    """The mark of a turn that was stopped or has failed. It is nothing to the model."""
+    return event_of(transcript, "aside", {"content": "", "answer": told}, _TURN)
 
 
 def _is_message(item: Item) -> bool:

@@ -158,9 +158,9 @@ async def test_a_model_that_only_calls_is_stopped(make: Callable[..., World]) ->
 async def test_a_model_that_fails_ends_the_turn_and_loses_nothing(world: World, error: Exception) -> None:
     events = await world.say("look", [READ], error)
     assert failure(events).code == error.code  # type: ignore[attr-defined]
-    events = await world.say(None, "Found it.")
+    events = await world.say("and?", "Found it.")
     assert events[-1] == Reply("Found it.")
-    assert roles(world) == "system user user assistant tool"
+    assert roles(world) == "system user user assistant tool user"
     events = await world.say("more", error)
     events = await world.say("more, please", "Yes.")
     assert roles(world).endswith("assistant user user")
