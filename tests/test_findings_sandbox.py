@@ -1,8 +1,14 @@
 """The embedded sandbox, its built-in rules and phones, as people who tried them wrote."""
 
+import random
+import string
+import tracemalloc
+
 import pytest
 
 from agent.phones import to_e164
+from agent.sandbox.model import LONGEST
+from tests.test_sandbox_model import Talk, called, told
 
 
 @pytest.mark.parametrize(
@@ -28,3 +34,101 @@ def test_phones_as_apps_and_spreadsheets_write_them(written: str, meant: str) ->
 def test_what_is_more_than_a_phone_stays_refused(written: str) -> None:
     with pytest.raises(ValueError, match="phone number"):
         to_e164(written)
+
+
+@pytest.mark.asyncio
+async def test_a_word_as_long_as_no_word_is_gets_no_spelling_corrections() -> None:
+    word = "".join(random.Random(7).choices(string.ascii_lowercase, k=2000))
+    await Talk().say("campaña verano")
+    tracemalloc.start()
+    try:
+        await Talk().say(f"campaña {word}")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # Its slips would be a hundred thousand words of its own length.
+    assert peak < 10_000 * len(word)
+
+
+@pytest.mark.asyncio
+async def test_a_message_that_is_too_long_for_the_rules_is_said_to_be() -> None:
+    talk = Talk()
+    told(await talk.say("borra la campaña Promo Verano 2026 " + "y más " * (LONGEST // 6)), "demasiado largo")
+    assert talk.listed == 0
+    # And it is no part of what follows.
+    called(await talk.say("borra la campaña Buen Fin 2026"), "delete_campaign", campaignId="cmpBuenFin")
+    told(await Talk().say("please delete the campaign " + "x" * LONGEST), "too long")
+    called(
+        await Talk().say("borra la campaña Buen Fin 2026" + " " * (LONGEST - 50)),
+        "delete_campaign",
+        campaignId="cmpBuenFin",
+    )
+
+
+AUDIENCE_PAGES = {
+    "ask me for “50 contacts, skip the first 21”": {"limit": 50, "offset": 21},
+    "50 contacts, skip the first 21": {"limit": 50, "offset": 21},
+    "pídeme «50 contactos a partir del 21»": {"limit": 50, "offset": 21},
+    "«50 contactos a partir del 21»": {"limit": 50, "offset": 21},
+    "«las siguientes 3 a partir de la 3»": {"limit": 3, "offset": 3},
+}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("text", AUDIENCE_PAGES)
+async def test_the_hint_below_an_audience_pages_on_in_that_audience(text: str) -> None:
+    talk = Talk()
+    called(
+        await talk.say("contactos de Buen Fin 2026 por nombre"),
+        "get_campaign_audience",
+        campaignId="cmpBuenFin",
+        sortBy="name",
+        sortDirection="asc",
+    )
+    clients = [{"name": "Ana", "phoneNumber": "+525500100001"}]
+    await talk.answer("done", result={"workspaces": [{"clients": clients, "pagination": {"hasMore": True}}]})
+    called(
+        await talk.say(text),
+        "get_campaign_audience",
+        campaignId="cmpBuenFin",
+        sortBy="name",
+        sortDirection="asc",
+        **AUDIENCE_PAGES[text],
+    )
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("order", ["muéstrame 3 campañas", "show me 3 campaigns"])
+async def test_the_hint_below_a_list_is_understood_as_it_stands(order: str) -> None:
+    talk = Talk()
+    called(await talk.say(order), "list_campaigns", limit=3)
+    shown = {"campaigns": list(talk.campaigns[:3]), "pagination": {"hasMore": True}}
+    said = await talk.answer("done", result={"workspaces": [shown]})
+    assert isinstance(said, str)
+    hint = said.splitlines()[-1]
+    quoted = hint[min(hint.find(mark) for mark in "«“" if mark in hint) : -1]
+    called(await talk.say(quoted), "list_campaigns", limit=3, offset=3)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cámbiale el nombre a Buen Fin 2026 por Buen Fin 2027",
+        "cámbiale el nombre a buen fin 2026 por Buen Fin 2027, por favor",
+        "cambia el nombre de Buen Fin 2026 por Buen Fin 2027",
+    ],
+)
+async def test_the_name_of_one_is_changed_for_another(text: str) -> None:
+    called(await Talk().say(text), "update_campaign", campaignId="cmpBuenFin", title="Buen Fin 2027")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("text", ["get campaign Promo Verano 2026", "please get the campaign Promo Verano 2026"])
+async def test_get_with_a_campaign_gets_it(text: str) -> None:
+    called(await Talk().say(text), "get_campaign", campaignId="cmpPromo")
+
+
+@pytest.mark.asyncio
+async def test_get_with_more_behind_it_is_no_plain_read() -> None:
+    told(await Talk().say("get Promo Verano 2026 over to the printer"))

@@ -37,6 +37,8 @@ from agent.sandbox.words import COMMAND, fold
 
 NAME = "built-in rules"
 PAGE = 200
+LONGEST = 10_000
+"""Characters of a message that the rules read; what they look for takes longer the more there is."""
 
 
 # The conversation.
@@ -62,6 +64,7 @@ class Turn:
     text: str
     steps: list[Step] = field(default_factory=list)
     said: str = ""
+    too_long: bool = False
 
     @property
     def asked(self) -> bool:
@@ -87,7 +90,9 @@ def read_conversation(messages: bytes) -> Conversation:
             if workspace.get("kind") == "workspace_data":
                 data |= workspace
             else:
-                turns.append(Turn(content))
+                # The beginning of what is too long still tells its language.
+                long = len(content) > LONGEST
+                turns.append(Turn(content[:500] if long else content, too_long=long))
         elif role == "assistant" and turns:
             turns[-1].said = content
             for call in message.get("tool_calls") or []:
@@ -355,6 +360,10 @@ def _spoken_title(sentence: Sentence, creating: bool) -> str:
     """A title without quotes, after what announces one."""
     heard = sentence.heard
     plain = re.sub(r"\bpor (?=favor)", "    ", fold(heard.text))
+    # "cámbiale el nombre a X por Y": the first "a" leads to the campaign, not to its new name.
+    swap = rf"\b(?:nombre|titulo)\s+(?:al?|de|del)\s[^\n]*?{REF}\u0001*\s+(?:por|como)\s+(?!favor)"
+    if not creating and (found := re.search(swap, sentence.masked)):
+        return _title_after(sentence, found.end(), weak=False)
     if creating:
         cues = [rf"\b{NAMING}\b\s*(?:de\s+|como\s+|:|=|-|va a ser\s+|sera\s+|is\s+|as\s+)?\s*",
                 r"\b(?:campana|campaign)(?: nueva)?\s*(?::|-|–)?\s*(?=[a-z0-9¡¿])"]  # fmt: skip
@@ -834,9 +843,11 @@ class Mind:
 
     def next(self) -> Say | Do:
         text = self.turn.text
+        if self.turn.too_long:
+            return Say(self.words.say("too_long", most=LONGEST))
         if not self.turn.steps and self.open == len(self.turns) - 1 and (small := small_talk(text)):
             return Say(self.words.small(small))
-        if (direct := self._direct_list()) is not None:
+        if (direct := self._following_page() or self._direct_list()) is not None:
             return self._work([direct], self.turn.steps)
         catalogue = look_up(self.turn.steps)
         if catalogue.failure:
@@ -849,6 +860,19 @@ class Mind:
         self.world = World(self.world.now, self.world.channels, self.world.templates, catalogue.campaigns)
         self.words = Answers(self.language, self.world)
         return self._work(self._frames(), self.turn.steps[catalogue.used :])
+
+    def _following_page(self) -> Frame | None:
+        """What our own "there are more" told to ask for: more of the list or audience shown last, in its order."""
+        said = _HINTED.fullmatch(re.sub(r"[\s\"',;.:¡!¿?]+", " ", fold(self.turn.text)).strip())
+        shown = _shown_last(self.turns[:-1])
+        if said is None or shown is None or self.open < len(self.turns) - 1:
+            return None
+        listing = shown.name == "list_campaigns"
+        if (said["campaigns"] and not listing) or (said["people"] and listing):
+            return None
+        slots: dict[str, Any] = {"limit": int(said["limit"]), "offset": int(said["offset"])}
+        slots |= {key: value for key, value in shown.arguments.items() if key in ("sortBy", "sortDirection")}
+        return Frame(shown.name, slots={**slots, "campaign": shown.arguments.get("campaignId")})
 
     def _direct_list(self) -> Frame | None:
         """A request for the list in words that are all known, so that no title can hide in it."""
@@ -922,6 +946,23 @@ class Mind:
         made = [_data(step) for step in done if step.name == "create_campaign" and _data(step).get("id")]
         self.world = World(self.world.now, self.world.channels, self.world.templates, [*self.world.campaigns, *made])
         self.words = Answers(self.language, self.world)
+
+
+_HINTED = re.compile(
+    r"(?:(?:ask me for|show me|give me|show|get|list|and|now|please|pideme|dame|muestrame|ensename|quiero|ver|y|ahora|"
+    r"por favor) )*(?:the |las |los )?(?:next |siguientes )?(?P<limit>\d{1,3}) "
+    r"(?:(?:(?P<campaigns>campanas|campaigns)|(?P<people>contactos|contacts|personas|people)) )?"
+    r"(?:a partir de(?: la|l)?|skip(?: the)?(?: first)?) (?P<offset>\d{1,6})(?: please| por favor| gracias| thanks)?"
+)
+
+
+def _shown_last(turns: Sequence[Turn]) -> Step | None:
+    """The page of campaigns or people that a person saw last."""
+    for turn in reversed(turns[-10:]):
+        for step in reversed(turn.steps):
+            if step.name in ("list_campaigns", "get_campaign_audience") and step.outcome == "done" and not turn.asked:
+                return step
+    return None
 
 
 _LIST_WORDS = words.word_set(
@@ -1002,7 +1043,7 @@ def _focus(turns: Sequence[Turn], world: World, language: str) -> str | None:
     """The campaign last named or touched, when that turn had exactly one."""
     for turn in reversed(turns[-10:]):
         ids = {touched for step in turn.steps if (touched := _touched(step))}
-        if not ids and not turn.text.startswith("campaign-agent call "):
+        if not ids and not turn.too_long and not turn.text.startswith("campaign-agent call "):
             ids = {str(c["id"]) for c in hear(turn.text, language, world).campaigns}
         if ids:
             return ids.pop() if len(ids) == 1 else None

@@ -542,7 +542,14 @@ def _plainly_shows(sentence: Sentence, act: Act) -> bool:
     to_me = re.search(r"(me|nos)(l[aeo]s?)?$", act.word) or sentence.list[act.at + 1 : act.at + 2] in (["me"], ["us"])
     if "show" not in act.families:
         return bool(to_me and act.families & {"send", "put"} and sentence.has(_NOUNS) and not sentence.heard.channels)
-    plainly = to_me or not _AMBIGUOUS_SHOW.fullmatch(act.word)
+    rest = set(sentence.list[act.at + 1 :])
+    # "get campaign X", with nothing after it that it could be got to, off or out of.
+    gets = (
+        act.word == "get"
+        and REF in rest
+        and rest <= words.CAMPAIGN | {REF, ".", ",", "!", "the", "our", "my", "please", "thanks"}
+    )
+    plainly = to_me or gets or not _AMBIGUOUS_SHOW.fullmatch(act.word)
     return bool(plainly) or (sentence.has(_NOUNS) and not _moves(sentence))
 
 

@@ -583,7 +583,9 @@ def _new_title(heard: Heard, world: World) -> None:
         before = heard.masked[renaming.end() : renaming.end() + link.start()]
         named = any(mark in before for mark in (REF,)) or any(_matches(table, t.word) for t in _raw_tokens(before))
         pronoun = re.match(r"\s*(?:it|la|lo|that one|esa|esta|esa campana|the campaign|la campana)?\s*$", before)
-        if not (named or pronoun) or not re.match(r"[A-ZÁÉÍÓÚÑ0-9¡¿]", heard.text[start:]):
+        # "el nombre a X por Y": this link leads to the campaign, and a later one to its new name.
+        dative = heard.masked[start] == REF and re.search(rf"^{REF}{_GAP}*\s+(?:por|como)\s", heard.masked[start:])
+        if dative or not (named or pronoun) or not re.match(r"[A-ZÁÉÍÓÚÑ0-9¡¿]", heard.text[start:]):
             continue
         end = re.search(TITLE_END, heard.masked[start:])
         title = heard.text[start : start + end.start()] if end else heard.text[start:]

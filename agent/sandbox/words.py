@@ -533,9 +533,17 @@ def _targets() -> frozenset[str]:
     return frozenset(nouns | plain | english)
 
 
-@cache
+LONGEST_WORD = 40
+
+
 def spelled(word: str) -> str:
     """`word`, or the one known word that is a slip of the finger away."""
+    # The slips of a word grow with the square of its length, and no known word is near this long.
+    return word if len(word) > LONGEST_WORD else _spelled(word)
+
+
+@cache
+def _spelled(word: str) -> str:
     if len(word) < 5 or not word.isalpha() or word in known_words() or word in verbs():
         return word
     letters = "abcdefghijklmnopqrstuvwxyz"
@@ -589,6 +597,9 @@ SAID_ES: dict[str, str] = {
     "unclear": "No entendí qué hacer, y no hice nada. Soy el modelo de reglas incluido (no un modelo de lenguaje) "
         "y entiendo "
     "peticiones como:",
+    "too_long": "Tu mensaje es demasiado largo para el modelo de reglas incluido (más de {most} caracteres), y no hice "
+        "nada. Pídemelo en menos palabras.",
+    "button": "El botón {index} «{button}» de la plantilla {template} lleva un valor; ¿cuál es?",
     "yes": "No tengo nada que confirmar aquí. Las aprobaciones se deciden en la tarjeta, no en el chat.",
     "no": "De acuerdo; no hay nada pendiente aquí. Las aprobaciones se deciden en la tarjeta.",
     "thanks": "Con gusto.",
@@ -672,6 +683,9 @@ SAID_EN: dict[str, str] = {
     "unclear": "I didn't understand what to do, and did nothing. I am the built-in rule-based model (not a "
         "language model) and "
     "understand requests like:",
+    "too_long": "Your message is too long for the built-in rule-based model (over {most} characters), and I did "
+        "nothing. Ask for it in fewer words.",
+    "button": "The button {index} “{button}” of the template {template} takes a value; what is it?",
     "yes": "There is nothing to confirm here. Approvals are decided on the card, not in the chat.",
     "no": "All right; nothing is pending here. Approvals are decided on the card.",
     "thanks": "You're welcome.",
