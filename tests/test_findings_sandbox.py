@@ -3,12 +3,14 @@
 import random
 import string
 import tracemalloc
+from typing import Any
 
 import pytest
 
 from agent.phones import to_e164
 from agent.sandbox.model import LONGEST
-from tests.test_sandbox_model import Talk, called, told
+from agent.sandbox.seed import workspaces
+from tests.test_sandbox_model import Talk, asked, called, told
 
 
 @pytest.mark.parametrize(
@@ -132,3 +134,69 @@ async def test_get_with_a_campaign_gets_it(text: str) -> None:
 @pytest.mark.asyncio
 async def test_get_with_more_behind_it_is_no_plain_read() -> None:
     told(await Talk().say("get Promo Verano 2026 over to the printer"))
+
+
+def with_the_sandboxes_templates() -> Talk:
+    (norte,) = (workspace for workspace in workspaces() if workspace.id == "ws_norte")
+    return Talk(templates=[record for kind, _, record in norte.resources if kind == "templates"])
+
+
+def sends(answer: Any, params: list[str], value: str, **more: Any) -> None:
+    button = {"index": 0, "sub_type": "url", "parameters": [{"type": "text", "text": value}]}
+    template = {"params": params, "buttons": [button], **more}
+    called(answer, "send_campaign", campaignId="cmpPromo", channelId="wb-501", template=template)
+
+
+ENGLISH = 'send Promo Verano 2026 from wb-501 with params "friend", "20%", "August 31"'
+SPANISH = "manda Promo Verano 2026 desde wb-501 con los parámetros amiga, 20% y 31 de agosto"
+FRIEND, AMIGA = ["friend", "20%", "August 31"], ["amiga", "20%", "31 de agosto"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("text", "params"),
+    [
+        (f'{ENGLISH} and button 0 value "otono"', FRIEND),
+        (f"{ENGLISH}, button 0: otono", FRIEND),
+        (f'{ENGLISH} with value "otono" for button 0', FRIEND),
+        (f"{SPANISH} y botón 0 con valor «otono»", AMIGA),
+        (f"{SPANISH} y el botón con el valor otono", AMIGA),
+        (f"{SPANISH}, y valor «otono» para el botón 0", AMIGA),
+    ],
+)
+async def test_a_buttons_value_is_taken_from_the_request(text: str, params: list[str]) -> None:
+    sends(await with_the_sandboxes_templates().say(text), params, "otono")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("request_", "params", "answer", "value"),
+    [
+        (ENGLISH, FRIEND, "otono", "otono"),
+        (ENGLISH, FRIEND, 'use "mayo-5"', "mayo-5"),
+        (ENGLISH, FRIEND, "button 0 value otono", "otono"),
+        (SPANISH, AMIGA, "el valor es otoño", "otoño"),
+    ],
+)
+async def test_a_buttons_value_is_asked_for_by_the_buttons_name(
+    request_: str, params: list[str], answer: str, value: str
+) -> None:
+    talk = with_the_sandboxes_templates()
+    asked(await talk.say(request_), "Ver menú", "promo_verano")
+    # A question is no value.
+    asked(await talk.say("¿qué es eso?" if params is AMIGA else "what is that?"), "Ver menú")
+    sends(await talk.say(answer), params, value)
+
+
+@pytest.mark.asyncio
+async def test_the_answer_with_the_parameters_may_hold_the_buttons_value() -> None:
+    talk = with_the_sandboxes_templates()
+    asked(await talk.say("manda Promo Verano 2026 desde wb-501"), "3 parámetro(s)")
+    sends(await talk.say("amiga, 20%, 31 de agosto y botón 0 con valor «otono»"), AMIGA, "otono")
+
+
+@pytest.mark.asyncio
+async def test_instead_of_a_buttons_value_the_send_can_be_left() -> None:
+    talk = with_the_sandboxes_templates()
+    asked(await talk.say(SPANISH), "Ver menú")
+    told(await talk.say("no"), "no hice nada")

@@ -23,6 +23,7 @@ from agent.sandbox.slots import (
     URL,
     Heard,
     World,
+    dynamic_buttons,
     find_order,
     find_page,
     find_people,
@@ -445,7 +446,32 @@ def _wanted_categories(sentence: Sentence) -> list[str]:
     return said or category_words(sentence)
 
 
+def _fill_buttons(slots: dict[str, Any], heard: Heard, world: World, asked: str) -> None:
+    """Values by the index of their button; without an index, of the first that has none."""
+    given = list(heard.buttons)
+    if asked == "button" and not given and not heard.text.rstrip().endswith("?"):
+        lead = (
+            r"(?i)^\W*(?:(?:es|el|la|usa|con|valor|is|it's|use|the|with|value|pon|ponle|que sea|sea|please)\b\s*:?\s*)*"
+        )
+        given = [(None, re.sub(lead, "", heard.text).strip(" \t\n\"'“”«».,;!¡"))]
+    for index, value in given:
+        held: dict[int, str] = slots.get("buttons", {})
+        at = index if index is not None else _open_button({**slots, "buttons": held}, world) or 0
+        if value:
+            slots["buttons"] = {**held, at: value}
+
+
+def _open_button(slots: Mapping[str, Any], world: World) -> int | None:
+    """The first button of the template that needs a value and has none."""
+    wanted = dynamic_buttons(slots.get("name") or campaign_of(slots, world).get("templateName"), world)
+    return next((at for at in wanted if at not in slots.get("buttons", {})), None)
+
+
 def _fill_send(slots: dict[str, Any], heard: Heard, world: World, asked: str) -> None:
+    if asked == "button" and not heard.buttons:
+        # An answer that is one value: whatever else it may look like.
+        _fill_buttons(slots, heard, world, asked)
+        return
     if heard.channels:
         slots["channels"] = list(dict.fromkeys(heard.channels))
         slots.pop("unknown_channel", None)
@@ -463,6 +489,7 @@ def _fill_send(slots: dict[str, Any], heard: Heard, world: World, asked: str) ->
         slots["params"] = heard.params
     elif values := _loose_values(heard, asked):
         slots["params"] = values
+    _fill_buttons(slots, heard, world, asked)
     if heard.urls:
         slots["file"], slots["type"] = heard.urls[0], heard.media
     slots["flags"] = {**slots.get("flags", {}), **heard.flags}
@@ -508,7 +535,7 @@ def _loose_values(heard: Heard, asked: str) -> list[str]:
             r"(?i)^\W*(?:(?:son|usa|use|using|usando|con|with|pon|they are|are|serian|the|los|values?|"
             r"valores?)\s+)*:?\s*",
             "",
-            heard.text,
+            heard.unbuttoned,
         )
         return split_values(text.strip(" .!"))
     found = re.search(r"\b(?:using|usando|con|with)\s+(?=[^,;]*(?:%|,| y | and ))", heard.masked)
@@ -618,6 +645,8 @@ def _missing_send(slots: Mapping[str, Any], world: World) -> str:
     wanted = variables(name, world)
     if wanted is not None and len(slots.get("params") or ()) != wanted:
         return "params"
+    if _open_button(slots, world) is not None:
+        return "button"
     template = template_named(name, world) or {}
     header = template.get("header")
     kind = str(header.get("type") if isinstance(header, dict) else header or "").upper()
@@ -657,6 +686,8 @@ def _send_arguments(slots: Mapping[str, Any], world: World) -> dict[str, Json]:
         campaign = campaign_of(slots, world)
         header = (template_named(slots.get("name") or campaign.get("templateName"), world) or {}).get("header")
         template["type"] = str(header.get("type") if isinstance(header, dict) else header).lower()
+    if slots.get("buttons"):
+        template["buttons"] = _button_arguments(slots, world)
     template |= slots.get("flags") or {}
     if slots.get("dates"):
         template["scheduledDates"] = slots["dates"]
@@ -664,6 +695,18 @@ def _send_arguments(slots: Mapping[str, Any], world: World) -> dict[str, Json]:
     if slots.get("agent"):
         out["responderAgentId"] = slots["agent"]
     return {**out, "template": template} if template else out
+
+
+def _button_arguments(slots: Mapping[str, Any], world: World) -> list[Json]:
+    known = dynamic_buttons(slots.get("name") or campaign_of(slots, world).get("templateName"), world)
+    return [
+        {
+            "index": at,
+            "sub_type": str(known.get(at, {}).get("type") or "url").lower(),
+            "parameters": [{"type": "text", "text": value}],
+        }
+        for at, value in sorted(slots["buttons"].items())
+    ]
 
 
 # Several requests in one message, and answers to our questions.
@@ -760,7 +803,7 @@ def _replaces(fresh: Frame, first: Frame, asked: str, sentence: Sentence) -> boo
     if not fresh.operation or fresh.operation == first.operation:
         # "borra la de verano" while asked which to delete says more than an answer, but asks for the same.
         return False
-    if asked in ("title", "params", "name") and not (
+    if asked in ("title", "params", "name", "button") and not (
         sentence.has_ref() or sentence.has(words.CAMPAIGN | words.CAMPAIGNS)
     ):
         return False
@@ -1147,6 +1190,8 @@ class Answers:
             return self._listed(self.say(key, template=slots.get("unknown_template")), self._approved())
         if need == "params":
             return self._ask_params(slots)
+        if need == "button":
+            return self._ask_button(slots)
         if need == "file":
             return self.say("file", kind=self._header(slots))
         if need == "time":
@@ -1190,6 +1235,13 @@ class Answers:
             return self.say("params_left", template=name, given=len(slots.get("params") or ()))
         content = str((template_named(name, self.world) or {}).get("content") or "")
         return self._listed(self.say("params", template=name, count=wanted), [content])
+
+    def _ask_button(self, slots: Mapping[str, Any]) -> str:
+        name = self._template_of(slots)
+        at = _open_button(slots, self.world) or 0
+        button = dynamic_buttons(name, self.world)[at]
+        question = self.say("button", index=at, button=_flat(button.get("text")), template=name)
+        return self._listed(question, [str(button.get("url"))])
 
     def _header(self, slots: Mapping[str, Any]) -> str:
         header = (template_named(self._template_of(slots), self.world) or {}).get("header")

@@ -55,6 +55,8 @@ class Heard:
     unknown_channel: str = ""
     agents: list[str] = field(default_factory=list)
     params: list[str] | None = None
+    buttons: list[tuple[int | None, str]] = field(default_factory=list)
+    unbuttoned: str = ""
     flags: dict[str, bool] = field(default_factory=dict)
     media: str | None = None
     moments: list[datetime] = field(default_factory=list)
@@ -79,6 +81,7 @@ def hear(text: str, language: str, world: World) -> Heard:
     heard = Heard(text, language, fold(text))
     _quoted_orders(heard, world)
     _plain_things(heard)
+    _buttons(heard)
     _ids(heard, world)
     _parameters(heard, world)
     _flags(heard)
@@ -107,6 +110,46 @@ def _plain_things(heard: Heard) -> None:
     for match in _each(heard, r"[\w.+-]+@[\w-]+(\.[\w-]+)+"):
         heard.mails.append(heard.text[match.start() : match.end()])
         heard.mask(match.start(), match.end(), MAIL)
+
+
+_BUTTON = (
+    r"(?:\b(?:y|and|with|con|el|la|the|para|for|de|del|on|en) +|, *)*\b(?:boton|button)\b"
+    r"(?: +(?:numero |number |#)?(?P<index>\d{1,2})\b)?"
+    r"(?: +(?:con|with|as|como|the|el|is|es|a|to|set|of|de|su|its))*"
+    r"(?P<cue>(?: +(?:valor|value|parametro|parameter|texto|text))?(?: +(?:is|es|de|of|as|como))? *[:=]? *)"
+    r'(?:"(?P<quoted>[^"\n]{1,200})"|(?P<word>[^\s",;]+))'
+)
+_VALUE_OF_BUTTON = (
+    r"(?:\b(?:y|and|with|con|el|the) +|, *)*\b(?:valor|value) +(?P<cue>)"
+    r'(?:"(?P<quoted>[^"\n]{1,200})"|(?P<word>[^\s",;]+))'
+    r" +(?:para|for|en|in|on|of|de|del)(?: +(?:el|the))? *(?:boton|button)\b"
+    r"(?: +(?:numero |number |#)?(?P<index>\d{1,2})\b)?"
+)
+
+
+def _buttons(heard: Heard) -> None:
+    """The values of a template's buttons: 'button 0 value "otono"', "valor «otono» para el botón 0"."""
+    heard.unbuttoned = heard.text
+    for pattern in (_VALUE_OF_BUTTON, _BUTTON):
+        for match in _each(heard, pattern):
+            group = "quoted" if match["quoted"] else "word"
+            if group == "word" and pattern == _BUTTON and not match["cue"].strip():
+                continue
+            start, end = match.span(group)
+            value = heard.text[start:end].strip() if match["quoted"] else heard.text[start:end].rstrip(".!?)")
+            if not value or any(mark in heard.masked[start:end] for mark in MARKS):
+                continue
+            heard.buttons.append((int(match["index"]) if match["index"] else None, value))
+            heard.mask(match.start(), match.end(), FLAG)
+            blank = " " * (match.end() - match.start())
+            heard.unbuttoned = heard.unbuttoned[: match.start()] + blank + heard.unbuttoned[match.end() :]
+
+
+def dynamic_buttons(name: str | None, world: World) -> dict[int, Json]:
+    """The buttons of a template that take a value, by their index."""
+    listed = (template_named(name, world) or {}).get("buttons")
+    shown = enumerate(listed if isinstance(listed, list) else [])
+    return {at: one for at, one in shown if isinstance(one, dict) and "{{" in str(one.get("url") or "")}
 
 
 def _quoted_orders(heard: Heard, world: World) -> None:
