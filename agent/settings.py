@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -105,6 +105,8 @@ class Settings(BaseSettings):
     def _web_address(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("it must begin with https:// or http://")
+        if value is not None and not _names_host(value):
+            raise ValueError("it is not the address of a server")
         # Addresses are shown, logged and stored with every approval. A slash in a password hides the sign from parsers.
         if value is not None and "@" in value:
             raise ValueError("it must hold no user name or password")
@@ -222,6 +224,19 @@ _KEY_LIKE = re.compile(
     r"|xox[a-z]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}|Bearer [A-Za-z0-9._~+/=-]{12,}|(?<=://)[^\s/:@]+:[^\s/@]+(?=@))"
 )
 """Keys of Plática, of model endpoints and of Slack, an Authorization header, user and password of an address."""
+
+
+def _names_host(address: str) -> bool:
+    """Whether an address has a host, and a port that is one, if any. What Python says of a bad one would quote it."""
+    from ipaddress import IPv6Address
+
+    try:
+        parts = urlsplit(address)
+        if parts.hostname and "[" in parts.netloc:
+            IPv6Address(parts.hostname)
+        return bool(parts.hostname) and parts.port != 0 and not re.search(r"[\x00-\x20\x7f]", address)
+    except ValueError:
+        return False
 
 
 def without_keys(text: str) -> str:
