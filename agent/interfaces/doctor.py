@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 from agent.domain import Risk
 from agent.errors import AgentError, ApiRefused
+from agent.journal import Transaction, make_owner
 from agent.loop import Agent
 from agent.model import Completion
 from agent.platica import Request
@@ -16,6 +17,7 @@ async def examine(agent: Agent, words: Words) -> AsyncIterator[tuple[str, str, s
     yield say("doctor.settings"), f"{settings.api_url} · {settings.timezone} · {settings.confirm}", ""
     try:
         await agent.journal.open()
+        await agent.journal.write(_write)
         swept = await agent.gate.sweep()
         open_ends = await agent.journal.read(lambda tx: tx.attempts(states=("started", "unknown")))
         found = say("doctor.journal", unknown=len(open_ends), swept=len(swept))
@@ -31,6 +33,13 @@ async def examine(agent: Agent, words: Words) -> AsyncIterator[tuple[str, str, s
                 yield say("doctor.model"), agent.model.name, ""
     except AgentError as error:
         yield say("doctor.model"), *words.error(error)
+
+
+def _write(tx: Transaction) -> None:
+    """A full disk shows only when something is written; nothing is left of it."""
+    owner = make_owner()
+    tx.lock("doctor", owner, 1.0)
+    tx.unlock("doctor", owner)
 
 
 async def _look(agent: Agent, words: Words, name: str, path: str) -> tuple[str, str, str]:
