@@ -228,7 +228,8 @@ class Chat:
                 await self._command(text.split()[0])
             elif text:
                 await self._turn(self._agent.advance(self._session, text, by=self._by))
-        self._screen.say(self._screen.words.say("screen.goodbye", session=self._session), "dim")
+        if await self._agent.journal.read(lambda tx: tx.events(self._session)):
+            self._screen.say(self._screen.words.say("screen.goodbye", session=self._session), "dim")
 
     async def _ask(self, question: str) -> str:
         from prompt_toolkit import PromptSession
