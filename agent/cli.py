@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import io
 import json
 import os
 import re
@@ -50,6 +51,10 @@ Session = Annotated[str | None, typer.Option("--session", help="Go on with this 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command; every way to fail ends in a code, one thing to do, and no traceback."""
     as_json = "--json" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        # What was done must be told, on a terminal of whatever encoding.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         result = app(args=list(arguments), prog_name="campaign-agent", standalone_mode=False)
         return int(result or 0)
@@ -492,11 +497,23 @@ async def _approve_here(agent: "Agent", settings: Settings, approval_id: str) ->
     screen = _screen(settings)
     screen.card(agent.asked(approval, screen.words.language).card, folded=False)
 
-    async def question(text: str) -> str:
-        return await asyncio.to_thread(input, text)
-
-    events = await decide_here(agent, screen, approval, question, by=Identity.os_user())
+    events = await decide_here(agent, screen, approval, _typed_line, by=Identity.os_user())
     return WAITS if events is None else await _play(events, settings, False, must_run=True)
+
+
+async def _typed_line(question: str) -> str:
+    """A line from the terminal. Nothing reads while nothing was typed, so that Ctrl-C ends the waiting at once."""
+    print(question, end="", file=sys.stderr, flush=True)
+    loop, typed = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), typed.set)
+    try:
+        await typed.wait()
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.removesuffix("\n")
 
 
 @app.command()
@@ -734,18 +751,11 @@ def demo() -> int:
 
     settings = Settings.read()
     with tempfile.TemporaryDirectory(prefix="campaign-agent-") as folder:
-        # Whatever keys are set: a demonstration never leaves the sandbox.
-        fresh = settings.model_copy(
-            update={
-                "platica_api_key": None,
-                "platica_workspace": None,
-                "openai_api_key": None,
-                "openai_base_url": None,
-                "database_url": None,
-                "state_dir": Path(folder),
-                "allow_noninteractive_approve": True,
-                "read_only": False,
-                "confirm": "risky",
-            }
+        # Whatever keys and limits are set: a demonstration never leaves the sandbox, and shows what is so by default.
+        fresh = Settings.model_construct(
+            language=settings.language,
+            timezone=settings.timezone,
+            state_dir=Path(folder),
+            allow_noninteractive_approve=True,
         )
         return _with_agent(fresh, lambda agent: play(agent, _screen(fresh), Path(folder) / "sandbox.db"), quiet=True)
