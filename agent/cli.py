@@ -134,12 +134,11 @@ def build(settings: Settings) -> "Agent":
     from agent.platica import Platica, Wire
 
     if settings.sandboxed:
-        from agent.sandbox.api import SandboxTransport, create_app
+        from agent.interfaces.embedded import Embedded
         from agent.sandbox.seed import LOCAL_KEY
 
-        database = settings.home / "sandbox.db"
         _make_home(settings)
-        http = Wire(SandboxTransport(create_app(database)), SANDBOX_URL, httpx.Timeout(None))
+        http = Wire(Embedded(settings.home / "sandbox.db"), SANDBOX_URL, httpx.Timeout(None))
         key = LOCAL_KEY
     else:
         assert settings.platica_api_key is not None
@@ -657,14 +656,17 @@ def sandbox(
     """Run the sandbox of the campaigns API on a port, for developing against it."""
     import uvicorn
 
+    from agent.database import named
     from agent.interfaces.ports import listen
     from agent.sandbox.api import create_app
     from agent.sandbox.seed import LOCAL_KEY
 
     settings = Settings.read()
     _make_home(settings)
+    file = database or settings.home / "sandbox.db"
+    with named(file):
+        made = create_app(file)
     listener = listen(host, port)
-    made = create_app(database or settings.home / "sandbox.db")
     print(f"PLATICA_BASE_URL=http://{host}:{listener.getsockname()[1]} PLATICA_API_KEY={LOCAL_KEY}", flush=True)
     gc.freeze()
     gc.enable()

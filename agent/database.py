@@ -10,7 +10,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -294,6 +294,18 @@ def _upgrade(connection: sa.Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """What a driver raises inside, as one of ours that says which file it is about."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        found = _named(error)
+        if not isinstance(found, DatabaseError):
+            raise
+        raise type(found)(text=f"{path}: {found.data['text']}") from None
 
 
 def _named(error: BaseException) -> BaseException:

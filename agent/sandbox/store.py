@@ -135,8 +135,12 @@ class Store:
         if str(database) == ":memory:":
             # Everybody's is the same at first, and filling it takes longer than most of what is done with it.
             self._db.deserialize(_new(seed))
-        else:
+            return
+        try:
             self._prepare()
+        except BaseException:
+            self.close()
+            raise
 
     def _prepare(self) -> None:
         # SQLite doesn't wait for a busy file when two processes switch a new one to WAL at once.
@@ -144,8 +148,9 @@ class Store:
             try:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 break
-            except sqlite3.OperationalError:
-                if not remaining:
+            except sqlite3.OperationalError as error:
+                # What is full or can't be opened is no better in five seconds.
+                if not remaining or "locked" not in str(error):
                     raise
                 time.sleep(0.1)
         self._db.execute("PRAGMA synchronous = NORMAL")
