@@ -333,8 +333,10 @@ async def a_call_that_claims_its_approval(stage: Stage, call: Call) -> None:
         assert not {"approved", "confirm", "force", "approval", "approval_id"} & set(operation.model_fields)
 
 
+MENU = {"index": 0, "sub_type": "url", "parameters": [{"type": "text", "text": "verano"}]}
+"""What the template of PROMO wants beside its parameters."""
 SWAPS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "campaign": lambda a: {**a, "campaignId": PROMO, "template": {"params": ["a", "b", "c"]}},
+    "campaign": lambda a: {**a, "campaignId": PROMO, "template": {"params": ["a", "b", "c"], "buttons": [MENU]}},
     "params": lambda a: {**a, "template": {"params": ["todos", "viernes"]}},
     "template": lambda a: {**a, "template": {"name": "saludo_simple"}},
     "responder": lambda a: {**a, "responderAgentId": "agt_diego"},
