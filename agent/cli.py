@@ -11,7 +11,7 @@ import secrets
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from http.cookiejar import CookieJar
@@ -567,15 +567,24 @@ def _explain(tool: str) -> None:
 
     operation = BY_NAME[tool]
     print(f"{tool} ({operation.risk}): {describe(operation)}\n{operation.method} {operation.path}\n")
-    shape = schema(operation)
+    _explain_fields(schema(operation), "  ")
+
+
+_BOUNDS = ("enum", "default", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern")
+
+
+def _explain_fields(shape: Mapping[str, Any], indent: str) -> None:
+    """A line for each field, with its bounds, and those of what is in it."""
     for name, field in shape["properties"].items():
+        element = field.get("items", {})
+        kind = f"{field['type']} of {element['type']}s" if element else field.get("type", "")
         needed = "required" if name in shape.get("required", []) else "optional"
-        bounds = {k: v for k, v in field.items() if k in ("enum", "minimum", "maximum", "default", "minItems")}
-        extra = " ".join(f"{key}={json.dumps(value)}" for key, value in bounds.items())
-        print(f"  {name:18} {field.get('type', ''):8} {needed:9} {field.get('description', '')} {extra}".rstrip())
-        inner = field.get("properties") or field.get("items", {}).get("properties") or {}
-        for key, value in inner.items():
-            print(f"    .{key:17} {value.get('type', ''):8} {value.get('description', '')}".rstrip())
+        bounds = {key: inner[key] for inner in (element, field) for key in _BOUNDS if key in inner}
+        extra = " ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in bounds.items())
+        about = field.get("description") or element.get("description", "")
+        print(f"{indent + name:22} {kind:16} {needed:9} {about} {extra}".rstrip())
+        if "properties" in (inner := element or field):
+            _explain_fields(inner, indent + "  ")
 
 
 @app.command()

@@ -7,12 +7,14 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.cli import run
+from agent.operations import BY_NAME, schema
 from tests.support import BIENVENIDA, BUEN_FIN, CITA, ENCUESTA, PROMO
 
 CASES = {
@@ -392,8 +394,26 @@ def test_the_demo_plays_to_its_end(
 def test_tools_prints_the_ten_schemas(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tools", "--format", form]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 10
-    assert run(["tools", "send_campaign"]) == 0
-    assert "channelId" in capsys.readouterr().out
+
+
+def _facts(shape: dict[str, Any]) -> Iterator[str]:
+    """Every name, choice and bound of a schema, however deep."""
+    for name, field in shape.get("properties", {}).items():
+        yield name
+        for part in (field, field.get("items", {})):
+            yield from map(str, part.get("enum", []))
+            yield from (f"{key}={json.dumps(part[key])}" for key in ("default", "minimum", "maximum") if key in part)
+            yield from _facts(part)
+
+
+@pytest.mark.parametrize("tool", BY_NAME)
+def test_help_has_every_field_choice_and_bound(tool: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tools", tool]) == 0
+    out = capsys.readouterr().out
+    facts = list(_facts(schema(BY_NAME[tool])))
+    assert [fact for fact in facts if fact not in out] == []
+    if tool == "send_campaign":
+        assert {"scheduledDates", "sub_type", "quick_reply", "video", "parameters"} <= set(facts)
 
 
 def test_a_session_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
