@@ -308,7 +308,9 @@ class _Player:
             self._trace.cards += 1
             self._numbers[event.id] = self._trace.cards
             self._trace.asked.append(Grant(len(self._sandbox.store.requests()), 2**62, event.tool, _calls(event)))
-            untrue = untrue_card(event.tool, _calls(event), event.card.lines(), self._sandbox)
+            # An id holds figures by chance.
+            shown = [line.replace(event.id, "") for line in event.card.lines()]
+            untrue = untrue_card(event.tool, _calls(event), shown, self._sandbox)
             self._trace.problems += [f"turn {self._now.number}: {line}" for line in untrue]
         name = f"card-{self._numbers[event.id]}"
         # Ids of approvals are random and would make every result differ.
