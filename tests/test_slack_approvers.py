@@ -96,3 +96,14 @@ async def test_a_task_that_has_asked_is_over(slack: FakeSlack, tmp_path: Path, m
         texts = slack.texts(thread_ts=said.thread_ts)
         assert any(text.startswith("[complete] Asks for approval: ") for text in texts), texts
         assert not [text for text in texts if "[pending]" in text or "[in_progress]" in text], texts
+
+
+async def test_a_reminder_comes_where_each_card_is(slack: FakeSlack, tmp_path: Path, model: ModelServer) -> None:
+    ana, beto = slack.add_user("ana"), slack.add_user("beto")
+    policy = {"APPROVERS": f"*=slack:T0FAKE/{beto}", "APPROVAL_TTL": "6", "SLACK_SWEEP": "0.3"}
+    async with running(slack, tmp_path, settings={**model.settings, **policy}):
+        said = await slack.say(ana, "remove")
+        (here,) = await slack.wait_for(lambda: slack.cards(slack.dm(beto)))
+        await slack.wait_for(lambda: [t for t in slack.texts(thread_ts=here.ts) if "still waits" in t], 10)
+        assert [m.thread_ts for m in slack.messages(slack.dm(beto))][1:] == [here.ts]
+        assert len([text for text in slack.texts(thread_ts=said.thread_ts) if "still waits" in text]) == 1

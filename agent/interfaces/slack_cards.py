@@ -306,7 +306,8 @@ class Cards:
         key, owner, thread = f"remind:{post.approval}", make_owner(), Thread.of(post.conversation)
         tries, not_before = self._later.get(key, (0, 0.0))
         clock = asyncio.get_running_loop().time
-        if thread is None or clock() < not_before:
+        # Copies are reminded of together with the card in the thread.
+        if thread is None or clock() < not_before or post.key != f"card:{post.approval}":
             return
         found = await self._agent.journal.write(lambda tx: self._due(tx, post, key, owner))
         if found is None:
@@ -316,7 +317,9 @@ class Cards:
             async with asyncio.timeout(_REMIND_WITHIN):
                 # Slack may have taken the one before without saying so.
                 ts = await self._posts.find(key, thread, streams=False) if again else None
-                ts = ts or await self._post_reminder(post, thread, key, face)
+                if ts is None:
+                    ts = await self._post_reminder(post, thread.ts, key, face)
+                    await self._remind_copies(post, key, face)
             self._later.pop(key, None)
         except (SlackRefused, SlackUnsure, TimeoutError) as error:
             wait = max(2.0**tries, getattr(error, "retry_after", None) or 0.0)
@@ -345,7 +348,16 @@ class Cards:
         again = tx.begin_post(Post(key, post.conversation, post.channel)) is not None
         return Face(approval, state, self.whom(tx, approval)), again
 
-    async def _post_reminder(self, post: Post, thread: Thread, key: str, face: Face) -> str:
+    async def _remind_copies(self, card: Post, key: str, face: Face) -> None:
+        """Whoever can't see the thread is reminded under their own copy, as well as it goes."""
+        for post in await self._agent.journal.read(lambda tx: tx.posts(approval=card.approval)):
+            if post.key != card.key and post.ts is not None:
+                try:
+                    await self._post_reminder(post, post.ts, key, face)
+                except (SlackRefused, SlackUnsure) as error:
+                    log.warning("reminder under %s: %s", post.key, error)
+
+    async def _post_reminder(self, post: Post, under: str, key: str, face: Face) -> str:
         approval = face.approval
         words = self.words(post.language)
         asked = self._agent.asked(approval, words.language)
@@ -357,7 +369,7 @@ class Cards:
             "chat.postMessage",
             patience=0,
             channel=post.channel,
-            thread_ts=thread.ts,
+            thread_ts=under,
             text=text,
             blocks=[status(line), section(asked.card.headline)],
             metadata=about,
