@@ -5,12 +5,16 @@ Tests of modules in `BOTH` run on SQLite and on PostgreSQL; `TEST_ENGINES=sqlite
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import postgres, support
+
+if TYPE_CHECKING:
+    from tests.fakeslack import FakeSlack
 
 BOTH = {
     "test_gate",
@@ -83,3 +87,14 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LANG", "en_US.UTF-8")
     monkeypatch.setenv("CAMPAIGN_AGENT_STATE_DIR", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+async def slack() -> AsyncIterator["FakeSlack"]:
+    """With the manifest that the product prints: no scope and no event more."""
+    from agent.interfaces.slack_manifest import manifest
+    from agent.prompts import words
+    from tests.fakeslack import FakeSlack
+
+    async with FakeSlack(manifest(words("en", "America/Mexico_City"))) as made:
+        yield made

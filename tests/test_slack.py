@@ -38,13 +38,6 @@ SEND = ("send_campaign", {"campaignId": CITA, "channelId": "wb-501", "template":
 
 
 @pytest.fixture
-async def slack() -> AsyncIterator[FakeSlack]:
-    """With the manifest that the product prints: no scope and no event more."""
-    async with FakeSlack(manifest(words("en", "America/Mexico_City"))) as made:
-        yield made
-
-
-@pytest.fixture
 async def model() -> AsyncIterator[ModelServer]:
     """Says back what it heard; `remove` and `delete` call, and what came of it is the answer."""
 

@@ -8,19 +8,11 @@ from typing import Any
 
 import pytest
 
-from agent.interfaces.slack_manifest import manifest
-from agent.prompts import words
 from tests.fakeslack import FakeSlack
 from tests.slackbot import ModelServer, answered, cards, gated, idle, last_words, running, tool_answers
 from tests.support import ENCUESTA
 
 REMOVE = ("remove_campaign_audience_client", {"campaignId": ENCUESTA, "phoneNumber": "+525500100011"})
-
-
-@pytest.fixture
-async def slack() -> AsyncIterator[FakeSlack]:
-    async with FakeSlack(manifest(words("en", "America/Mexico_City"))) as made:
-        yield made
 
 
 @pytest.fixture

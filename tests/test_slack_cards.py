@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from agent.interfaces.slack_blocks import CardState, home_view
-from agent.interfaces.slack_manifest import manifest
 from agent.prompts import words
 from agent.tables import approval
 from tests.fakeslack import BOT_USER, FakeSlack, Message, Reader, Said, check_view, elements
@@ -21,12 +20,6 @@ from tests.test_slack_blocks import asked
 REMOVE = ("remove_campaign_audience_client", {"campaignId": ENCUESTA, "phoneNumber": "+525500100011"})
 SEND = ("send_campaign", {"campaignId": CITA, "channelId": "wb-501", "template": {"params": ["team", "Friday"]}})
 CALLS = {"remove": [REMOVE], "send": [SEND]}
-
-
-@pytest.fixture
-async def slack() -> AsyncIterator[FakeSlack]:
-    async with FakeSlack(manifest(words("en", "America/Mexico_City"))) as made:
-        yield made
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 
 from tests.fakeslack import BOT_USER, FakeSlack, Message
 from tests.slackbot import ModelServer, answered, answers, cards, gated, idle, running, sql
-from tests.test_slack import asked, model, slack
+from tests.test_slack import asked, model
 
-__all__ = ["model", "slack"]
+__all__ = ["model"]
 
 AGAIN = "approval_ask_again"
 

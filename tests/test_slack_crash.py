@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-from agent.interfaces.slack_manifest import manifest
-from agent.prompts import words
 from tests.conftest import ENGINES
 from tests.fakeslack import Delivery, FakeSlack, Message, Said, Timing
 from tests.slackbot import ModelServer, answered, cards, gated, last_words, ledger, running, sql, tool_answers
@@ -24,12 +22,6 @@ from tests.support import ENCUESTA
 REMOVE = ("remove_campaign_audience_client", {"campaignId": ENCUESTA, "phoneNumber": "+525500100011"})
 both_engines = pytest.mark.parametrize("engine", ENGINES, indirect=True)
 postgresql = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
-
-
-@pytest.fixture
-async def slack() -> AsyncIterator[FakeSlack]:
-    async with FakeSlack(manifest(words("en", "America/Mexico_City"))) as made:
-        yield made
 
 
 @pytest.fixture

@@ -32,12 +32,6 @@ class Walled(FakeSlack):
 
 
 @pytest.fixture
-async def slack() -> AsyncIterator[FakeSlack]:
-    async with FakeSlack(manifest(words("en", "America/Mexico_City"))) as made:
-        yield made
-
-
-@pytest.fixture
 async def walled() -> AsyncIterator[Walled]:
     async with Walled(manifest(words("en", "America/Mexico_City"))) as made:
         yield made
